@@ -1,0 +1,58 @@
+"""The errors that `ablate` raises on purpose.
+
+AblateError
+├── UserError        the user can mend it: exit code 2, one line, no traceback
+│   ├── StudyError       a study or cluster file, an override, an argument
+│   ├── CorpusError      source documents, partitions, the tokenizer
+│   ├── CheckpointError  a model folder: another layout, truncated, not finite
+│   └── WorkspaceError   a state file: altered, of another schema, locked
+└── RunError         a machine or a run failed after its retries: exit code 1
+
+Messages of `UserError` read: *rule* must hold for *place*, got *value*; *remedy*.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AblateError(Exception):
+    """Root of every error that the package raises on purpose."""
+
+
+class UserError(AblateError):
+    """Something in the user's hands; the message is one line and says the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class StudyError(UserError):
+    """A study file, a cluster file, an override or an argument is wrong."""
+
+
+class CorpusError(UserError):
+    """Source documents, partitions or the tokenizer cannot be used."""
+
+
+class CheckpointError(UserError):
+    """A model folder is incomplete, altered, not finite or of another architecture."""
+
+
+class WorkspaceError(UserError):
+    """A state file of the workspace is altered, of another schema, or in use."""
+
+
+class RunError(AblateError):
+    """A training run or a cluster operation failed after its retries."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `did you mean 'x'? ` for the closest known word, else the list of known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"known: {shown}" if names else "none is known"

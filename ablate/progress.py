@@ -1,0 +1,78 @@
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_EVERY_SECONDS = 10.0
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+quiet = False
+
+
+def set_quiet(value: bool) -> None:
+    """Silence notes and bars for the rest of the process (errors are printed elsewhere)."""
+    global quiet
+    quiet = value
+
+
+def note(text: str) -> None:
+    """Print one line on standard error."""
+    if not quiet:
+        console.print(text, markup=False)
+
+
+@contextmanager
+def bar(label: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """Yield `advance(done, detail)`, where `done` is absolute, out of `total`.
+
+    On a terminal this is a bar; elsewhere a line at most every ten seconds and one at the end.
+    """
+    if quiet:
+        yield lambda done, detail="": None
+    elif console.is_terminal:
+        with Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=False,
+        ) as progress:
+            task = progress.add_task(label, total=total, detail="")
+            yield lambda done, detail="": progress.update(task, completed=done, detail=detail)
+    else:
+        yield _lines(label, total)
+
+
+def _lines(label: str, total: float) -> Callable[[float, str], None]:
+    started = last = time.monotonic()
+
+    def advance(done: float, detail: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done >= total or now - last >= LINE_EVERY_SECONDS:
+            last = now
+            shown = f"{done:,.0f}/{total:,.0f}"
+            print(
+                f"{label:<10} {shown} in {now - started:.0f}s {detail}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return advance

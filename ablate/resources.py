@@ -1,0 +1,120 @@
+"""Where the work runs: the cluster file. It never changes a result or a fingerprint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from ablate.errors import StudyError
+from ablate.settings import Float, Int, Settings, apply_overrides, build, read_yaml
+
+RESULT_KEYS = frozenset(
+    {
+        "amp", "bf16", "data_types", "fp16", "gradient_accumulation_steps", "gradient_clipping",
+        "optimizer", "prescale_gradients", "gradient_predivide_factor", "scheduler",
+        "sparse_attention", "train_batch_size", "train_micro_batch_size_per_gpu",
+        "compression_training", "data_efficiency", "curriculum_learning", "progressive_layer_drop",
+    }
+)  # fmt: skip
+
+
+class TrainResources(Settings):
+    """One training run, and how many go on at once."""
+
+    workers_per_run: Int = Field(1, ge=1, description="Ray Train workers of one run.")
+    cpus_per_worker: Float = Field(1, gt=0, description="CPUs that Ray reserves for a worker.")
+    gpus_per_worker: Float = Field(0, ge=0, description="GPUs that Ray reserves for a worker.")
+    threads_per_worker: Int = Field(1, ge=1, description="Torch threads of a worker.")
+    concurrent_runs: Int | None = Field(
+        None, ge=1, description="Runs at once; null = as many as the cluster holds."
+    )
+    micro_batch_sequences: Int | None = Field(
+        None, ge=1, description="Sequences in one pass of one worker; null = 8 at most."
+    )
+    checkpoint_seconds: Float = Field(
+        120, gt=0, description="A resume point at least this often (counted in steps)."
+    )
+    max_failures: Int = Field(3, ge=0, description="Restarts of a run after lost workers.")
+
+
+class TrialResources(Settings):
+    """One evaluator: it holds a model and scores one mixture after another."""
+
+    cpus: Float = Field(1, gt=0, description="CPUs that Ray reserves for an evaluator.")
+    gpus: Float = Field(0, ge=0, description="GPUs; 0.25 = four evaluators on one GPU.")
+    threads: Int = Field(1, ge=1, description="Torch threads of an evaluator.")
+    concurrent: Int | None = Field(
+        None, ge=1, description="Evaluators at once; null = as many as the cluster holds."
+    )
+    batch_tokens: Int = Field(4096, ge=1, description="Tokens in one forward pass.")
+    retries: Int = Field(1, ge=0, description="Further tries of a trial whose process died.")
+
+
+class PrepareResources(Settings):
+    """Tasks that read and tokenize."""
+
+    cpus: Float = Field(1, gt=0, description="CPUs that Ray reserves for a task.")
+
+
+class Cluster(Settings):
+    """A Ray cluster and its shares."""
+
+    address: str | None = Field(
+        None, description="null = Ray on this machine; 'auto' = a running one; host:port; ray://…"
+    )
+    cpus: Int | None = Field(None, ge=1, description="CPUs of Ray on this machine; null = all.")
+    gpus: Int | None = Field(None, ge=0, description="GPUs of Ray on this machine; null = all.")
+    object_store_gb: Float | None = Field(
+        None, gt=0, description="Object store of Ray on this machine, GB; null = Ray's choice."
+    )
+    scratch: str | None = Field(
+        None, description="Folder for what is thrown away (Ray's, Tune's); null = the system's."
+    )
+    prepare: PrepareResources = Field(PrepareResources(), description="Reading and tokenizing.")
+    train: TrainResources = Field(TrainResources(), description="Training runs.")
+    trial: TrialResources = Field(TrialResources(), description="Evaluators.")
+    deepspeed: dict[str, Any] = Field(
+        {"zero_optimization": {"stage": 0}},
+        description="DeepSpeed JSON (or the path of one): placement only, e.g. ZeRO, offload.",
+    )
+
+    @model_validator(mode="after")
+    def _placement_only(self) -> Self:
+        wrong = sorted(RESULT_KEYS & set(self.deepspeed))
+        if wrong:
+            raise ValueError(
+                f"deepspeed must hold placement only, got {wrong}: such settings change results "
+                "and belong to the study's train section"
+            )
+        return self
+
+
+def load_cluster(path: str | Path | None, overrides: Iterable[str] = ()) -> Cluster:
+    """Return the cluster file at `path`, or the settings for this machine when it is None.
+
+    `deepspeed` may be the path of a JSON file, taken from the cluster file's folder.
+    Raises StudyError in one line.
+    """
+    if path is None:
+        return build(Cluster, apply_overrides({}, overrides), "cluster settings")
+    file = Path(path)
+    tree = apply_overrides(read_yaml(file), overrides)
+    if isinstance(tree.get("deepspeed"), str):
+        tree["deepspeed"] = _read_deepspeed(file.parent / tree["deepspeed"])
+    return build(Cluster, tree, str(file))
+
+
+def _read_deepspeed(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"deepspeed must name a JSON file, got {path}; no such file") from error
+    except ValueError as error:
+        raise StudyError(f"deepspeed must be JSON: {path}: {error}; mend that line") from error
+    if not isinstance(value, dict):
+        raise StudyError(f"deepspeed must be a JSON object, got {type(value).__name__} in {path}")
+    return value

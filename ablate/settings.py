@@ -1,0 +1,163 @@
+"""Typed YAML files: strict models, `key=value` overrides, one-line errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from ablate.errors import StudyError, did_you_mean
+
+NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
+MAX_FILE_BYTES = 4 << 20
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+def _number(value: Any) -> Any:
+    """Turn text such as `3e-4` or `20_000_000`, which YAML reads as text, into a number."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = float(value.replace("_", ""))
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number)]
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and aliases (which can expand without bound)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str | int | float | bool | type(None)):
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: keys must be plain")
+            if key in seen:
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping of a YAML file; raise StudyError with file and line when it is none."""
+    if not path.is_file():
+        raise StudyError(f"a YAML file must exist at {path}, got nothing; see `ablate init DIR`")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise StudyError(f"{path} must be a YAML file of at most 4 MiB; is it a data file?")
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise StudyError(f"{path} must be YAML: {error}; mend that line") from error
+    if not isinstance(value, dict):
+        raise StudyError(f"{path} must hold keys and values, got {type(value).__name__}")
+    return value
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return `tree` with `a.b.0.c=value` tokens set; values are read as YAML."""
+    for token in overrides:
+        key, separator, text = token.partition("=")
+        if not separator or not key:
+            raise StudyError(f"overrides must read key=value, got '{token}'; e.g. train.rng_seed=1")
+        try:
+            value = yaml.load(text, Loader=_UniqueKeyLoader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise StudyError(f"override {key} must be YAML, got '{text}': {error}") from error
+        _set(tree, key.split("."), value, token)
+    return tree
+
+
+def _set(node: Any, path: list[str], value: Any, token: str) -> None:
+    head, *rest = path
+    if isinstance(node, list):
+        if not head.isdigit() or int(head) >= len(node):
+            raise StudyError(
+                f"override '{token}': '{head}' must be an index below {len(node)}; count from 0"
+            )
+        if rest:
+            _set(node[int(head)], rest, value, token)
+        else:
+            node[int(head)] = value
+    elif isinstance(node, dict):
+        if rest:
+            if node.get(head) is None:
+                node[head] = {}
+            _set(node[head], rest, value, token)
+        else:
+            node[head] = value
+    else:
+        raise StudyError(f"override '{token}': nothing can stand below a plain value at '{head}'")
+
+
+def build(model: type[SettingsT], tree: dict[str, Any], where: str) -> SettingsT:
+    """Return `tree` as `model`; raise StudyError that names every offending key in one line."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        problems = [_problem(model, item) for item in error.errors()]
+        shown = "; ".join(dict.fromkeys(problems[:4]))
+        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise StudyError(f"{where}: {shown}{more}; see `ablate schema`") from error
+
+
+def _problem(model: type[BaseModel], item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"] if not _is_union_tag(part))
+    got = repr(item.get("input"))
+    got = got if len(got) <= 60 else got[:57] + "..."
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(model, item["loc"][:-1])
+        return f"{place} must be a known key, got '{item['loc'][-1]}', {did_you_mean(str(item['loc'][-1]), known)}"
+    if item["type"] == "missing":
+        return f"{place} must be given"
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message[0].lower() + message[1:]
+    if item["type"] == "value_error":
+        return f"{place}: {message}" if place else message
+    return f"{place} {message}, got {got}"
+
+
+def _is_union_tag(part: Any) -> bool:
+    return isinstance(part, str) and (part[:1].isupper() or "[" in part or "(" in part) or part in (
+        "str",
+        "int",
+        "dict",
+    )
+
+
+def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
+    """Return the keys known at a place, walking through lists, optionals and unions."""
+    models = _models(model)
+    for part in path:
+        if isinstance(part, int) or _is_union_tag(part):
+            continue
+        found = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        models = [inner for annotation in found for inner in _models(annotation)] or models
+    return sorted({key for m in models for key in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [inner for argument in get_args(annotation) for inner in _models(argument)]

@@ -1,0 +1,387 @@
+"""The study: what is asked. It alone defines results and fingerprints.
+
+Relative paths are taken from the folder of the study file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from ablate.settings import Float, Int, Settings, apply_overrides, build, read_yaml
+from ablate.workspace import Workspace
+
+SampleBy = Literal["line", "paragraph", "document"]
+
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _path_object(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+
+
+class Texts(Settings):
+    """Where documents are read from."""
+
+    path: str = Field(min_length=1, description="A file, folder, glob or Hugging Face hub id.")
+    text: str = Field("text", description="Column or key that holds the text.")
+    split: str = Field("train", description="Split of a hub data set.")
+    sample_by: SampleBy = Field(
+        "line", description="What one document is in a plain text file (.txt, .md, ...)."
+    )
+
+
+class Source(Texts):
+    """Training documents that become one partition, or one for each value of some columns."""
+
+    partition: str | None = Field(None, min_length=1, description="Name of the one partition.")
+    partition_by: Names | None = Field(
+        None, min_length=1, description="Columns whose values, joined by '-', name the partition."
+    )
+    max_tokens: Int | None = Field(
+        None, gt=0, description="Keep the first so many tokens, in file-then-line order."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.partition is None) == (self.partition_by is None):
+            raise ValueError(
+                f"exactly one of partition and partition_by must be given for path {self.path}"
+            )
+        return self
+
+
+class SeedSource(Texts):
+    """Documents of the seed model's own pre-training."""
+
+    max_tokens: Int | None = Field(
+        None, gt=0, description="Keep the first so many tokens, in file-then-line order."
+    )
+
+
+class HeldOut(Settings):
+    """Which documents of a partition are kept for evaluation."""
+
+    documents: Float = Field(
+        0.02, ge=0, lt=1, description="Share of documents, chosen by the hash of their text."
+    )
+
+
+class Decontaminate(Settings):
+    """Removal of training documents that overlap with evaluation text."""
+
+    ngram: Int = Field(13, ge=1, description="Words in an n-gram (lower-cased, split at spaces).")
+    max_overlap: Float = Field(
+        0.3, ge=0, le=1, description="A document is dropped above this share of shared n-grams."
+    )
+
+
+class CorpusSettings(Settings):
+    """Partitions and base units."""
+
+    sources: tuple[Source, ...] = Field((), description="Candidate training documents.")
+    unit_tokens: Int = Field(2_000_000, gt=1, description="Tokens in a base unit.")
+    short_units: Literal["error", "allow", "repeat"] = Field(
+        "error", description="A partition below one unit: refuse, one short unit, or repeat it."
+    )
+    heldout: HeldOut = Field(HeldOut(), description="The held-out split of every partition.")
+    decontaminate: Decontaminate | None = Field(Decontaminate(), description="null = off.")
+
+
+class TrainTokenizer(Settings):
+    """A byte-level BPE tokenizer trained on the seed sources."""
+
+    vocab_size: Int = Field(8192, ge=258, le=2**31, description="Entries, specials included.")
+
+
+class TokenizerSettings(Settings):
+    """The tokenizer of every model of the study; default: the one beside the model."""
+
+    path: str | None = Field(None, description="A tokenizer folder or hub id.")
+    train: TrainTokenizer | None = Field(None, description="Train one on the seed sources.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.path is not None and self.train is not None:
+            raise ValueError("at most one of tokenizer.path and tokenizer.train must be given")
+        return self
+
+
+class ModelSettings(Settings):
+    """The architecture, or a checkpoint to start from."""
+
+    path: str | None = Field(None, description="A checkpoint folder or hub id (causal LM).")
+    preset: Literal["tiny", "130m", "1b"] | None = Field(None, description="A built-in shape.")
+    overrides: dict[str, Any] = Field({}, description="Keys of the preset's config to change.")
+    trust_remote_code: bool = Field(False, description="Run model code that a checkpoint brings.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.path is None) == (self.preset is None):
+            raise ValueError("exactly one of model.path and model.preset must be given")
+        if self.path is not None and self.overrides:
+            raise ValueError("model.overrides must be empty with model.path; they change presets")
+        return self
+
+
+class SeedSettings(Settings):
+    """The seed model's own pre-training; empty when `model.path` is already trained."""
+
+    sources: tuple[SeedSource, ...] = Field((), description="Documents to pre-train on.")
+    tokens: Int | None = Field(None, gt=0, description="Tokens to train on; null = one pass.")
+    learning_rate: Float | None = Field(None, gt=0, description="null = train.learning_rate.")
+    schedule: Literal["constant", "cosine", "wsd"] | None = Field(
+        None, description="null = train.schedule."
+    )
+    warmup: Float | None = Field(None, ge=0, description="null = train.warmup.")
+
+
+class TrainSettings(Settings):
+    """The recipe, the same for every unit."""
+
+    tokens_per_unit: Int | None = Field(
+        None, gt=0, description="null = unit_tokens, one pass; more = further passes, reshuffled."
+    )
+    sequence_length: Int = Field(1024, ge=2, description="Tokens in a sequence.")
+    batch_tokens: Int = Field(65_536, gt=0, description="Tokens in one optimizer step.")
+    learning_rate: Float = Field(3e-4, gt=0, description="Peak learning rate.")
+    schedule: Literal["constant", "cosine", "wsd"] = Field("constant", description="Its shape.")
+    warmup: Float = Field(0.02, ge=0, description="Below 1 a share of the steps, else steps.")
+    decay: Float = Field(0.2, ge=0, le=1, description="wsd: share of the steps that decay.")
+    final_learning_rate: Float = Field(
+        0.1, ge=0, le=1, description="cosine, wsd: last rate as a share of the peak."
+    )
+    weight_decay: Float = Field(0.1, ge=0, description="AdamW weight decay, on matrices only.")
+    betas: tuple[Float, Float] = Field((0.9, 0.95), description="AdamW betas.")
+    epsilon: Float = Field(1e-8, gt=0, description="AdamW epsilon.")
+    clip: Float | None = Field(1.0, gt=0, description="Gradient norm limit; null = off.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the passes.")
+    carry_moments: bool = Field(False, description="Start with the seed's Adam moments.")
+    rng_seed: Int = Field(0, ge=0, lt=2**32, description="Token order and initial weights.")
+
+    @model_validator(mode="after")
+    def _whole_sequences(self) -> Self:
+        if self.batch_tokens % self.sequence_length:
+            raise ValueError(
+                f"train.batch_tokens must be a multiple of train.sequence_length "
+                f"{self.sequence_length}, got {self.batch_tokens}"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"train.betas must be in [0, 1), got {self.betas}")
+        return self
+
+
+class EvaluateSettings(Settings):
+    """What models are scored on, beside each partition's held-out split."""
+
+    domains: dict[str, Annotated[Texts, BeforeValidator(_path_object)]] = Field(
+        {}, description="Evaluation domains: a path, or {path, text, split, sample_by}."
+    )
+    tokens_per_domain: Int = Field(100_000, ge=2, description="The first so many tokens count.")
+    sequence_length: Int | None = Field(None, ge=2, description="null = train.sequence_length.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Weights while scoring.")
+
+
+class SpaceSettings(Settings):
+    """Which mixtures may be proposed."""
+
+    kind: Literal["subsets"] = Field("subsets", description="Subsets of partitions.")
+    min_size: Int = Field(1, ge=1, description="Fewest partitions.")
+    max_size: Int | None = Field(None, ge=1, description="Most partitions; null = all.")
+    include: Names = Field((), description="Partitions that every mixture has.")
+    exclude: Names = Field((), description="Partitions that none has.")
+    max_tokens: Int | None = Field(None, gt=0, description="Most trained tokens behind it.")
+
+
+class MergeSettings(Settings):
+    """How unit models become one."""
+
+    method: str = Field("linear", description="A merge method, or package.module:function.")
+    weighting: Literal["micro", "macro"] = Field(
+        "micro", description="Units count the same (micro), or partitions do (macro)."
+    )
+    scale: Float | None = Field(
+        None, gt=0, description="s in seed + s * sum of deltas; null = the average (1/members)."
+    )
+
+
+class ObjectiveSettings(Settings):
+    """The number to make small. `mean: all` = domains and held-out splits alike."""
+
+    mean: Literal["all", "domains", "partitions"] | tuple[str, ...] | None = Field(
+        None, description="Mean loss over all, over evaluation domains, over held-out splits, or over a list."
+    )
+    weighted: dict[str, Float] | None = Field(None, description="Weighted mean loss.")
+    domain: str | None = Field(None, description="One domain's loss.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [name for name in ("mean", "weighted", "domain") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of mean, weighted and domain must be given, got {given or 'none'}"
+            )
+        if self.weighted is not None and (
+            any(weight < 0 for weight in self.weighted.values()) or not sum(self.weighted.values())
+        ):
+            raise ValueError("weighted must have weights >= 0 that are not all 0")
+        if self.mean == ():
+            raise ValueError("mean must name at least one domain")
+        return self
+
+
+class SearchSettings(Settings):
+    """The search over mixtures."""
+
+    space: SpaceSettings = Field(SpaceSettings(), description="Which mixtures may be proposed.")
+    merge: MergeSettings = Field(MergeSettings(), description="How unit models become one.")
+    algorithm: str = Field(
+        "auto", description="auto, exhaustive, random, greedy-forward, greedy-backward, tpe, or package.module:function."
+    )
+    trials: Int = Field(500, ge=1, description="Most mixtures that are scored.")
+    objective: ObjectiveSettings = Field(
+        ObjectiveSettings(mean="all"), description="The number to make small."
+    )
+    rng_seed: Int = Field(0, ge=0, lt=2**32, description="Seed of the algorithm.")
+
+
+class ValidateSettings(Settings):
+    """Which mixtures are trained for real (verb `validate`)."""
+
+    mixtures: Int = Field(16, ge=1, description="How many.")
+    sizes: tuple[Int, ...] | None = Field(None, description="null = stratified over all sizes.")
+    tokens: Literal["proportional", "fixed"] = Field(
+        "proportional", description="Tokens grow with the units of the mixture, or not."
+    )
+
+
+class Study(Settings):
+    """One question about one corpus: a typed YAML file."""
+
+    name: str = Field(min_length=1, max_length=200, description="Shown in tables and logs.")
+    workspace: str = Field(min_length=1, description="Folder of all state; shared by the cluster.")
+    corpus: CorpusSettings = Field(CorpusSettings(), description="Partitions and base units.")
+    units: dict[str, Names] = Field(
+        {}, description="Unit models trained elsewhere: partition -> checkpoint folders."
+    )
+    tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="The tokenizer.")
+    model: ModelSettings = Field(description="The architecture, or a checkpoint.")
+    seed: SeedSettings = Field(SeedSettings(), description="The seed model's pre-training.")
+    train: TrainSettings = Field(TrainSettings(), description="The recipe of every unit.")
+    evaluate: EvaluateSettings = Field(EvaluateSettings(), description="What models are scored on.")
+    search: SearchSettings = Field(SearchSettings(), description="The search over mixtures.")
+    validate_: ValidateSettings | None = Field(
+        None, alias="validate", description="Mixtures to train for real; null = none."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.corpus.sources and not self.units:
+            raise ValueError("corpus.sources must name at least one source, got none")
+        space = self.search.space
+        if space.max_size is not None and space.max_size < space.min_size:
+            raise ValueError(
+                f"search.space.min_size <= max_size must hold, got {space.min_size} > "
+                f"{space.max_size}"
+            )
+        both = set(space.include) & set(space.exclude)
+        if both:
+            raise ValueError(
+                f"search.space.include and exclude must not share names, got {sorted(both)}"
+            )
+        if self.model.preset and not self.seed.sources:
+            raise ValueError(
+                "seed.sources must be given with model.preset: the units start from one seed model"
+            )
+        if self.model.preset and not (self.tokenizer.path or self.tokenizer.train):
+            raise ValueError("tokenizer.path or tokenizer.train must be given with model.preset")
+        if self.tokenizer.train and not self.seed.sources:
+            raise ValueError("seed.sources must be given with tokenizer.train: it learns from them")
+        if self.tokenizer.train and self.model.path:
+            raise ValueError("tokenizer.train must not stand with model.path; use its tokenizer")
+        shared = {s.partition for s in self.corpus.sources if s.partition} & set(
+            self.evaluate.domains
+        )
+        if shared:
+            raise ValueError(
+                f"a partition and an evaluation domain must not share a name, got {sorted(shared)}"
+            )
+        return self
+
+    @property
+    def evaluation_length(self) -> int:
+        """Return the tokens in an evaluation block."""
+        return self.evaluate.sequence_length or self.train.sequence_length
+
+    def open_workspace(self) -> Workspace:
+        """Return this study's workspace; nothing is created."""
+        return Workspace.open(self.workspace)
+
+
+def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Return the study in a YAML file with `key=value` overrides applied.
+
+    Raises StudyError in one line that names every offending key.
+    """
+    file = Path(path)
+    tree = apply_overrides(read_yaml(file), overrides)
+    study = build(Study, tree, str(file))
+    return resolve_paths(study, file.resolve().parent)
+
+
+def resolve_paths(study: Study, folder: Path) -> Study:
+    """Return the study with relative paths that exist (and the workspace) made absolute."""
+
+    def located(path: str) -> str:
+        if "://" in path or Path(path).is_absolute():
+            return path
+        absolute = folder / Path(path).expanduser()
+        is_glob = any(mark in path for mark in "*?[")
+        looks_local = path.startswith((".", "~")) or Path(path).suffix != ""
+        return str(absolute) if absolute.exists() or is_glob or looks_local else path
+
+    def moved(item: Any) -> Any:
+        if isinstance(item, Texts):
+            return item.model_copy(update={"path": located(item.path)})
+        return item
+
+    def optional(path: str | None) -> str | None:
+        return None if path is None else located(path)
+
+    workspace = study.workspace
+    if "://" not in workspace:
+        workspace = str((folder / Path(workspace).expanduser()).resolve())
+    return study.model_copy(
+        update={
+            "workspace": workspace,
+            "corpus": study.corpus.model_copy(
+                update={"sources": tuple(moved(s) for s in study.corpus.sources)}
+            ),
+            "seed": study.seed.model_copy(
+                update={"sources": tuple(moved(s) for s in study.seed.sources)}
+            ),
+            "units": {n: tuple(located(p) for p in paths) for n, paths in study.units.items()},
+            "model": study.model.model_copy(update={"path": optional(study.model.path)}),
+            "tokenizer": study.tokenizer.model_copy(
+                update={"path": optional(study.tokenizer.path)}
+            ),
+            "evaluate": study.evaluate.model_copy(
+                update={"domains": {n: moved(d) for n, d in study.evaluate.domains.items()}}
+            ),
+        }
+    )
+
+
+def to_yaml(study: Study) -> str:
+    """Return the resolved study as YAML that `load_study` reads back to an equal study."""
+    tree: Mapping[str, Any] = study.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)

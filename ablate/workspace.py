@@ -1,0 +1,183 @@
+"""The workspace: the only state. Every file is written to a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import StudyError, WorkspaceError
+
+SCHEMA_VERSION = 1
+FINGERPRINT_DIGITS = 12
+TEMPORARY_PREFIX = ".tmp-"
+SLUG_LENGTH = 48
+
+
+def fingerprint(value: Any) -> str:
+    """Return the first 12 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def file_digest(path: Path, chunk: int = 1 << 20) -> str:
+    """Return the SHA-256 (hex) of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(chunk):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def slug(name: str) -> str:
+    """Return a file-safe form of `name`: letters, digits, `_`, `-`; a hash where it was changed."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    if safe == name and len(safe) <= SLUG_LENGTH:
+        return safe
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{safe[: SLUG_LENGTH - 9]}-{mark}".lstrip("-")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}"
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a state file: `value` with its schema version, atomically, readable by people."""
+    body = {"schema_version": SCHEMA_VERSION, **value}
+    write_atomic(path, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a state file's object, or None when there is no such file.
+
+    Raises WorkspaceError when it is not a JSON object of this schema version.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise WorkspaceError(
+            f"state files must be JSON: {path} is altered or cut short ({error}); delete it to "
+            "have it made again"
+        ) from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise WorkspaceError(
+            f"state files must have schema_version {SCHEMA_VERSION}: {path} has {version!r}; "
+            "use the version of ablate that wrote it, or delete it to have it made again"
+        )
+    return value
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder under `parent` that is removed at the end unless it was renamed away."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Rename a finished temporary folder to its final name, replacing what was there."""
+    if final.exists():
+        old = final.parent / f"{TEMPORARY_PREFIX}old-{secrets.token_hex(6)}"
+        os.replace(final, old)
+        os.replace(temporary, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(temporary, final)
+
+
+class Workspace:
+    """Paths of one study's state below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.study = root / "study.yaml"
+        self.corpus = root / "corpus"
+        self.corpus_json = self.corpus / "corpus.json"
+        self.tokenizer = self.corpus / "@tokenizer"
+        self.models = root / "models"
+        self.pool_json = root / "pool.json"
+        self.journal = root / "trials.jsonl"
+        self.table = root / "trials.parquet"
+        self.logs = root / "logs"
+
+    @classmethod
+    def open(cls, location: str) -> Workspace:
+        """Return the workspace at a folder or `file://` URI; nothing is created.
+
+        Raises StudyError for URIs of other stores.
+        """
+        if location.startswith("file://"):
+            location = location.removeprefix("file://")
+        elif "://" in location:
+            raise StudyError(
+                f"workspace must be a folder or a file:// URI, got {location}; mount the store "
+                "as a folder that all nodes share"
+            )
+        return cls(Path(location))
+
+    def seed_folder(self, mark: str) -> Path:
+        """Return the folder of the seed model with fingerprint `mark`."""
+        return self.models / f"seed-{mark}"
+
+    def unit_folder(self, partition: str, index: int, mark: str) -> Path:
+        """Return the folder of one unit model with fingerprint `mark`."""
+        return self.models / f"unit-{slug(partition)}-{index}-{mark}"
+
+    def resume_folder(self, name: str) -> Path:
+        """Return the folder of a training run's resume state; it never matches a model's name."""
+        return self.models / f".resume-{name}"
+
+    def lock(self) -> Any:
+        """Return a context manager that holds the workspace for one driver.
+
+        Raises WorkspaceError at entry when another driver holds it.
+        """
+        return _lock(self.root)
+
+
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    import fcntl
+
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / ".lock"
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            raise WorkspaceError(
+                f"a workspace must have one driver at a time: {root} is in use by process "
+                f"{stream.read().strip() or 'unknown'}; wait for it, or stop it"
+            ) from error
+        stream.seek(0)
+        stream.truncate()
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
