@@ -1,0 +1,140 @@
+"""Ray's life time, and plain functions spread over Ray tasks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from ablate.errors import RunError, StudyError
+from ablate.progress import bar
+from ablate.resources import Cluster
+
+Item = TypeVar("Item")
+Shared = TypeVar("Shared")
+Result = TypeVar("Result")
+
+LOCAL_ENVIRONMENT = {
+    # Ray on loopback for this process only: a token would be written into the home folder.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@contextmanager
+def session(cluster: Cluster) -> Iterator[None]:
+    """Hold a connection to Ray as `cluster` says; one that is already there is used as it is.
+
+    Raises StudyError when the address cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _connect(cluster)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(cluster: Cluster) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if cluster.address is None:
+        store = cluster.object_store_gb
+        ray.init(
+            address="local",
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus,
+            object_store_memory=None if store is None else int(store * 1e9),
+            include_dashboard=False,
+            **quiet,
+        )
+        return
+    try:
+        ray.init(address=cluster.address, **quiet)
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"address must be a Ray cluster that can be reached, got {cluster.address}: {error}; "
+            "start one with `ray start --head`, or leave address out"
+        ) from error
+
+
+@contextmanager
+def scratch_folder(cluster: Cluster) -> Iterator[Path]:
+    """Yield a folder for what Ray Train and Ray Tune store, removed at the end."""
+    if cluster.scratch is not None:
+        Path(cluster.scratch).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="ablate-", dir=cluster.scratch))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class TaskMap:
+    """Run a function over items as Ray tasks; results come in the order of the items."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def __call__(
+        self,
+        function: Callable[[Item, Shared], Result],
+        items: Sequence[Item],
+        shared: Shared,
+        label: str,
+    ) -> list[Result]:
+        """Return `[function(item, shared) for item in items]`; `shared` is sent once per node.
+
+        Errors that the function raises on purpose are raised here as they are; a lost worker is
+        tried again, and becomes a RunError when that does not help.
+        """
+        if not items:
+            return []
+        with session(self._cluster):
+            task = ray.remote(
+                num_cpus=self._cluster.prepare.cpus,
+                max_retries=3,
+                runtime_env={"env_vars": {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}},
+            )(_call)
+            handle, code = ray.put(shared), ray.put(function)
+            references = [task.remote(code, item, handle) for item in items]
+            waiting = list(references)
+            with bar(label, len(items)) as advance:
+                while waiting:
+                    ready, waiting = ray.wait(waiting, num_returns=1, timeout=0.5)
+                    _get(ready)
+                    advance(len(items) - len(waiting), "")
+            return list(_get(references))
+
+
+def _call(function: Callable[[Any, Any], Any], item: Any, shared: Any) -> Any:
+    return function(item, shared)
+
+
+def _get(references: list[Any]) -> list[Any]:
+    try:
+        return list(ray.get(references))
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise RunError(f"a task was lost: {error}") from error

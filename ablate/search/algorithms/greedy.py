@@ -1,0 +1,108 @@
+"""Greedy searches: add the partition that helps most, or drop the one that is missed least.
+
+Only legal sets are scored. A forward search starts from the included partitions; where the
+smallest legal size is larger, it starts from the legal sets of that size when they are few, else
+from a seeded sample of them. A backward search starts from the largest set; where the size or
+token limit forbids that, from the legal sets of the largest legal size in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+
+from ablate.mixture import Mixture
+from ablate.search.space import SubsetSpace
+
+FIRST_ROUND = 64
+Members = tuple[str, ...]
+
+
+class _Rounds:
+    """Propose the neighbours of one set, wait for all their values, move to the best of them."""
+
+    lookahead = 1 << 30
+
+    def __init__(
+        self, space: SubsetSpace, start: list[Members], step: Callable[[Members], list[Members]]
+    ) -> None:
+        self._space = space
+        self._step = step
+        self._queue: list[Members] = []
+        self._round: list[Members] = []
+        self._values: dict[Members, float] = {}
+        self._propose(start)
+
+    def ask(self) -> Mixture | None:
+        """Return the next neighbour; None while the round is open, and at the end."""
+        if not self._queue and self._round and all(m in self._values for m in self._round):
+            best = min(self._round, key=lambda members: (self._values[members], members))
+            self._propose(self._step(best))
+        return self._space.mixture(self._queue.pop(0)) if self._queue else None
+
+    def tell(self, mixture: Mixture, value: float | None) -> None:
+        """Take a value; a failed trial counts as the worst."""
+        self._values[mixture.partitions] = math.inf if value is None else value
+
+    def _propose(self, candidates: list[Members]) -> None:
+        self._round = [members for members in candidates if members in self._space]
+        self._queue = [members for members in self._round if members not in self._values]
+
+
+class GreedyForward(_Rounds):
+    """Grow one partition at a time up to the largest legal set."""
+
+    def __init__(self, space: SubsetSpace, rng_seed: int, trials: int) -> None:
+        def added(members: Members) -> list[Members]:
+            return [tuple(sorted((*members, name))) for name in space.free if name not in members]
+
+        super().__init__(space, _sets_of_size(space, _sizes(space)[0], rng_seed), added)
+
+
+class GreedyBackward(_Rounds):
+    """Shrink one partition at a time down to the smallest legal set."""
+
+    def __init__(self, space: SubsetSpace, rng_seed: int, trials: int) -> None:
+        def dropped(members: Members) -> list[Members]:
+            return [
+                tuple(n for n in members if n != name)
+                for name in members
+                if name not in space.include
+            ]
+
+        super().__init__(space, _sets_of_size(space, _sizes(space)[-1], rng_seed), dropped)
+
+
+def _sizes(space: SubsetSpace) -> list[int]:
+    """Return the legal sizes: those at which the cheapest set keeps the token limit."""
+    costs = sorted(space.tokens[name] for name in space.free)
+    spent = sum(space.tokens[name] for name in space.include)
+    limit = math.inf if space.max_tokens is None else space.max_tokens
+    first = max(space.min_size, len(space.include), 1)
+    sizes = range(first, space.max_size + 1)
+    return [n for n in sizes if spent + sum(costs[: n - len(space.include)]) <= limit]
+
+
+def _sets_of_size(space: SubsetSpace, size: int, rng_seed: int) -> list[Members]:
+    """Return the legal sets of one size, or a seeded sample of `FIRST_ROUND` of them.
+
+    The cheapest set is always among them, so a legal size never yields an empty round.
+    """
+    added = size - len(space.include)
+    if math.comb(len(space.free), added) <= max(FIRST_ROUND, len(space.free)):
+        every = (tuple(sorted(space.include + extra)) for extra in combinations(space.free, added))
+        return [members for members in every if members in space]
+    rng = np.random.default_rng(rng_seed)
+    cheapest = sorted(space.free, key=lambda name: (space.tokens[name], name))[:added]
+    found = {tuple(sorted((*space.include, *cheapest)))}
+    for _ in range(FIRST_ROUND * 20):
+        extra = rng.choice(len(space.free), size=added, replace=False)
+        members = tuple(sorted((*space.include, *(space.free[i] for i in extra))))
+        if members in space:
+            found.add(members)
+        if len(found) == FIRST_ROUND:
+            break
+    return sorted(found)

@@ -1,0 +1,97 @@
+"""What can be scored: the seed, a unit, or a merge, and the key under which a score is kept.
+
+A key names the merged parameters by their members' fingerprints, never by the pool as a whole:
+adding a partition keeps every score that it does not change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ablate.merge.weights import unit_coefficients
+from ablate.mixture import Mixture
+from ablate.models.pool import ModelPool
+from ablate.study import MergeSettings
+from ablate.workspace import fingerprint
+
+Kind = Literal["seed", "unit", "proxy", "trained"]
+Member = tuple[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Parameters to score: `seed_coefficient` * seed + sum of coefficient * unit."""
+
+    key: str
+    kind: Kind
+    method: str
+    merge: str | None
+    unit: int | None
+    mixture: Mixture | None
+    seed_coefficient: float
+    coefficients: tuple[tuple[Member, float], ...]
+    tokens: int
+
+
+def seed_candidate(pool: ModelPool) -> Candidate:
+    """Return the seed model as a candidate."""
+    return Candidate(
+        key=fingerprint({"model": pool.seed.fingerprint}),
+        kind="seed",
+        method="linear",
+        merge=None,
+        unit=None,
+        mixture=None,
+        seed_coefficient=1.0,
+        coefficients=(),
+        tokens=0,
+    )
+
+
+def unit_candidate(pool: ModelPool, member: Member) -> Candidate:
+    """Return one unit model as a candidate."""
+    unit = pool.unit(member)
+    return Candidate(
+        key=fingerprint({"model": unit.fingerprint}),
+        kind="unit",
+        method="linear",
+        merge=None,
+        unit=unit.index,
+        mixture=Mixture.uniform([unit.partition]),
+        seed_coefficient=0.0,
+        coefficients=((member, 1.0),),
+        tokens=unit.tokens,
+    )
+
+
+def base_candidates(pool: ModelPool) -> list[Candidate]:
+    """Return the seed and every unit: what each mixture is compared with."""
+    members = [(unit.partition, unit.index) for unit in pool.units]
+    return [seed_candidate(pool), *(unit_candidate(pool, member) for member in members)]
+
+
+def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -> Candidate:
+    """Return the merge of a mixture's units; a mixture of one unit is that unit itself."""
+    seed_share, shares = unit_coefficients(mixture, pool.units_of(), merge.scale)
+    members = tuple((member, share) for member, share in shares if share)
+    if len(members) == 1:
+        return unit_candidate(pool, members[0][0])
+    named = [[pool.unit(member).fingerprint, repr(share)] for member, share in members]
+    seed = [pool.seed.fingerprint, repr(seed_share)] if seed_share else None
+    return Candidate(
+        key=fingerprint({"method": merge.method, "members": named, "seed": seed}),
+        kind="proxy",
+        method=merge.method,
+        merge=merge_label(merge),
+        unit=None,
+        mixture=mixture,
+        seed_coefficient=seed_share,
+        coefficients=members,
+        tokens=sum(pool.unit(member).tokens for member, _ in members),
+    )
+
+
+def merge_label(merge: MergeSettings) -> str:
+    """Return how a merge is named in the table: its method, and its scale when one is set."""
+    return merge.method if merge.scale is None else f"{merge.method}(scale={merge.scale:g})"

@@ -1,0 +1,141 @@
+"""The journal of scored models: append-only JSON lines, each with a digest of its own.
+
+A line that a crash cut short, or that was altered, is left out by its digest and scored again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ablate.evaluate.statistics import DomainScore
+from ablate.progress import note
+from ablate.search.candidates import Candidate
+from ablate.workspace import SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Scores of one candidate: `scores[domain fingerprint]`; `error` when its trial failed."""
+
+    key: str
+    scores: Mapping[str, DomainScore] = field(default_factory=dict)
+    merge_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    error: str | None = None
+
+    def joined(self, other: Scored) -> Scored:
+        """Return both entries as one: scores united, seconds added, the later error kept."""
+        return replace(
+            self,
+            scores={**self.scores, **other.scores},
+            merge_seconds=self.merge_seconds + other.merge_seconds,
+            evaluate_seconds=self.evaluate_seconds + other.evaluate_seconds,
+            error=other.error,
+        )
+
+
+class Journal:
+    """The journal file and everything that was read from it or added since."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path` where it exists; lines that fail their digest are counted and left out."""
+        self.path = path
+        self.damaged = 0
+        self.records: dict[str, dict[str, Any]] = {}
+        self._scored: dict[str, Scored] = {}
+        if path.exists():
+            with path.open("rb") as stream:
+                for line in stream:
+                    self._read_line(line)
+        if self.damaged:
+            note(f"{path.name}: {self.damaged} damaged line(s) left out; they are scored again")
+
+    def get(self, key: str) -> Scored:
+        """Return what is known of a candidate: an empty entry when nothing is."""
+        return self._scored.get(key) or Scored(key=key)
+
+    def missing(self, key: str, domains: Mapping[str, str]) -> list[str]:
+        """Return the names of the domains {name: fingerprint} on which it has no score yet."""
+        known = self.get(key).scores
+        return [name for name, mark in domains.items() if mark not in known]
+
+    def append(self, candidate: Candidate, scored: Scored) -> None:
+        """Add one finished trial, durable when this returns."""
+        body = {**_describe(candidate), **_to_json(scored)}
+        line = json.dumps({"digest": _digest(body), **body}, sort_keys=True) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as stream:
+            if stream.tell() and not _ends_with_newline(stream):
+                line = "\n" + line
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._add(body, scored)
+
+    def _read_line(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            body = json.loads(line)
+            digest = body.pop("digest")
+            if digest != _digest(body):
+                raise ValueError("digest")
+            scored = _from_json(body)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.damaged += 1
+            return
+        self._add(body, scored)
+
+    def _add(self, body: dict[str, Any], scored: Scored) -> None:
+        self.records[scored.key] = body
+        self._scored[scored.key] = self.get(scored.key).joined(scored)
+
+
+def _ends_with_newline(stream: Any) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return bool(stream.read(1) == b"\n")
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _describe(candidate: Candidate) -> dict[str, Any]:
+    weights = candidate.mixture.weights if candidate.mixture else ()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": candidate.kind,
+        "merge": candidate.merge,
+        "method": candidate.method,
+        "unit": candidate.unit,
+        "weights": [[name, weight] for name, weight in weights],
+        "seed_coefficient": candidate.seed_coefficient,
+        "coefficients": [[list(member), share] for member, share in candidate.coefficients],
+    }
+
+
+def _to_json(scored: Scored) -> dict[str, Any]:
+    return {
+        "key": scored.key,
+        "scores": {mark: score.to_json() for mark, score in scored.scores.items()},
+        "merge_seconds": scored.merge_seconds,
+        "evaluate_seconds": scored.evaluate_seconds,
+        "error": scored.error,
+    }
+
+
+def _from_json(body: Mapping[str, Any]) -> Scored:
+    return Scored(
+        key=body["key"],
+        scores={mark: DomainScore.from_json(value) for mark, value in body["scores"].items()},
+        merge_seconds=float(body["merge_seconds"]),
+        evaluate_seconds=float(body["evaluate_seconds"]),
+        error=body["error"],
+    )
