@@ -1,0 +1,34 @@
+"""Text of the seed model: a broad mixture from packages and files that no partition reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from sysconfig import get_path
+
+from ablate.corpus.embedded.code import source_pieces
+from ablate.corpus.embedded.docstrings import prose_of, sessions_of
+from ablate.corpus.embedded.documents import Document, position, within
+from ablate.corpus.embedded.places import package_folder
+
+_CODE = ("transformers", "torch", "ray", "datasets", "optuna", "sympy")
+_DOCUMENTED = ("transformers", "torch", "optuna", "datasets", "plotly", "ray")
+_SESSIONS = ("transformers", "torch", "narwhals")
+_OTHER_SIDE = frozenset({"tests", "test", "include", "dashboard", "__pycache__", "_vendor"})
+
+
+def broad_mixture() -> Iterator[Document]:
+    """Yield Python code, its documentation, C and C++ code, and some sessions, well mixed."""
+    native = [package_folder("deepspeed") / "ops" / "csrc", package_folder("numpy"), _include()]
+    kinds = (
+        within(source_pieces([package_folder(p) for p in _CODE], (".py",), _OTHER_SIDE), 2_000_000),
+        within(prose_of(_DOCUMENTED), 1_800_000),
+        within(source_pieces([p for p in native if p.is_dir()], (".h", ".cpp")), 900_000),
+        within(sessions_of(_SESSIONS), 300_000),
+    )
+    documents = [document for kind in kinds for document in kind]
+    return iter(sorted(documents, key=lambda document: position(document.text)))
+
+
+def _include() -> Path:
+    return Path(get_path("include"))
