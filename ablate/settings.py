@@ -24,7 +24,7 @@ class Settings(BaseModel):
     )
 
 
-def _number(value: Any) -> Any:
+def parse_number(value: Any) -> Any:
     """Turn text such as `3e-4` or `20_000_000`, which YAML reads as text, into a number."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
@@ -35,8 +35,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-Int = Annotated[int, BeforeValidator(_number)]
-Float = Annotated[float, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(parse_number)]
+Float = Annotated[float, BeforeValidator(parse_number)]
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 

@@ -111,11 +111,7 @@ class TaskMap:
         if not items:
             return []
         with session(self._cluster):
-            task = ray.remote(
-                num_cpus=self._cluster.prepare.cpus,
-                max_retries=3,
-                runtime_env={"env_vars": {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}},
-            )(_call)
+            task = ray.remote(num_cpus=self._cluster.prepare.cpus, max_retries=3)(_call)
             handle, code = ray.put(shared), ray.put(function)
             references = [task.remote(code, item, handle) for item in items]
             waiting = list(references)

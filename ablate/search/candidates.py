@@ -6,8 +6,9 @@ adding a partition keeps every score that it does not change.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ablate.merge.weights import unit_coefficients
 from ablate.mixture import Mixture
@@ -51,7 +52,7 @@ def seed_candidate(pool: ModelPool) -> Candidate:
 
 def unit_candidate(pool: ModelPool, member: Member) -> Candidate:
     """Return one unit model as a candidate."""
-    unit = pool.unit(member)
+    unit = pool.by_member[member]
     return Candidate(
         key=fingerprint({"model": unit.fingerprint}),
         kind="unit",
@@ -77,10 +78,8 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -
     members = tuple((member, share) for member, share in shares if share)
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
-    named = [[pool.unit(member).fingerprint, repr(share)] for member, share in members]
-    seed = [pool.seed.fingerprint, repr(seed_share)] if seed_share else None
     return Candidate(
-        key=fingerprint({"method": merge.method, "members": named, "seed": seed}),
+        key=_merge_key(pool, merge.method, seed_share, members),
         kind="proxy",
         method=merge.method,
         merge=merge_label(merge),
@@ -88,10 +87,53 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -
         mixture=mixture,
         seed_coefficient=seed_share,
         coefficients=members,
-        tokens=sum(pool.unit(member).tokens for member, _ in members),
+        tokens=sum(pool.by_member[member].tokens for member, _ in members),
+    )
+
+
+def describe(candidate: Candidate) -> dict[str, Any]:
+    """Return a proxy as plain values, from which `recall` makes it again."""
+    weights = candidate.mixture.weights if candidate.mixture else ()
+    return {
+        "kind": candidate.kind,
+        "merge": candidate.merge,
+        "method": candidate.method,
+        "unit": candidate.unit,
+        "weights": [[name, weight] for name, weight in weights],
+        "seed_coefficient": candidate.seed_coefficient,
+        "coefficients": [[list(member), share] for member, share in candidate.coefficients],
+    }
+
+
+def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
+    """Return the proxy of a journal record, or None when its members are not in this pool."""
+    members = tuple(((name, int(i)), float(c)) for (name, i), c in record["coefficients"])
+    seed_share = float(record["seed_coefficient"])
+    if record["kind"] != "proxy" or not all(member in pool.by_member for member, _ in members):
+        return None
+    if record["key"] != _merge_key(pool, record["method"], seed_share, members):
+        return None
+    return Candidate(
+        key=record["key"],
+        kind="proxy",
+        method=record["method"],
+        merge=record["merge"],
+        unit=None,
+        mixture=Mixture(weights=tuple((name, float(w)) for name, w in record["weights"])),
+        seed_coefficient=seed_share,
+        coefficients=members,
+        tokens=sum(pool.by_member[member].tokens for member, _ in members),
     )
 
 
 def merge_label(merge: MergeSettings) -> str:
     """Return how a merge is named in the table: its method, and its scale when one is set."""
     return merge.method if merge.scale is None else f"{merge.method}(scale={merge.scale:g})"
+
+
+def _merge_key(
+    pool: ModelPool, method: str, seed_share: float, members: tuple[tuple[Member, float], ...]
+) -> str:
+    named = [[pool.by_member[member].fingerprint, repr(share)] for member, share in members]
+    seed = [pool.seed.fingerprint, repr(seed_share)] if seed_share else None
+    return fingerprint({"method": method, "members": named, "seed": seed})

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablate.evaluate.statistics import DomainScore
 from ablate.progress import note
-from ablate.search.candidates import Candidate
+from ablate.search.candidates import Candidate, describe
 from ablate.workspace import SCHEMA_VERSION
 
 
@@ -67,7 +67,7 @@ class Journal:
 
     def append(self, candidate: Candidate, scored: Scored) -> None:
         """Add one finished trial, durable when this returns."""
-        body = {**_describe(candidate), **_to_json(scored)}
+        body = {"schema_version": SCHEMA_VERSION, **describe(candidate), **_to_json(scored)}
         line = json.dumps({"digest": _digest(body), **body}, sort_keys=True) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as stream:
@@ -105,20 +105,6 @@ def _ends_with_newline(stream: Any) -> bool:
 def _digest(body: Mapping[str, Any]) -> str:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _describe(candidate: Candidate) -> dict[str, Any]:
-    weights = candidate.mixture.weights if candidate.mixture else ()
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": candidate.kind,
-        "merge": candidate.merge,
-        "method": candidate.method,
-        "unit": candidate.unit,
-        "weights": [[name, weight] for name, weight in weights],
-        "seed_coefficient": candidate.seed_coefficient,
-        "coefficients": [[list(member), share] for member, share in candidate.coefficients],
-    }
 
 
 def _to_json(scored: Scored) -> dict[str, Any]:

@@ -58,19 +58,36 @@ class SubsetSpace:
         return member_mixture(members, self.units, self.weighting)
 
     def count(self) -> int:
-        """Return the number of member sets (exact; dynamic programming over token sums)."""
+        """Return the number of member sets, exactly."""
         if self.max_tokens is None:
             return sum(math.comb(len(self.free), added) for added in self._added_sizes())
+        return sum(self._tally().values())
+
+    def total_tokens(self) -> int:
+        """Return the trained tokens of all member sets together: the cost of the naive way."""
+        if self.max_tokens is not None:
+            return sum(tokens * number for tokens, number in self._tally().items())
+        # A free partition is in comb(n - 1, k - 1) of the sets that add k of n.
+        n, free = len(self.free), sum(self.tokens[name] for name in self.free)
+        joined = sum(math.comb(n - 1, k - 1) for k in self._added_sizes() if k)
+        return self.count() * sum(self.tokens[name] for name in self.include) + joined * free
+
+    def _tally(self) -> dict[int, int]:
+        """Return how many sets within the limit have how many tokens (dynamic programming)."""
+        limit = self.max_tokens or 0
         spent = sum(self.tokens[name] for name in self.include)
         ways: dict[tuple[int, int], int] = {(0, spent): 1}
+        most = max(self._added_sizes(), default=0)
         for name in self.free:
             for (added, total), number in list(ways.items()):
                 bigger = (added + 1, total + self.tokens[name])
-                if bigger[1] <= self.max_tokens and bigger[0] <= self.max_size:
+                if bigger[1] <= limit and bigger[0] <= most:
                     ways[bigger] = ways.get(bigger, 0) + number
-        sizes = self._added_sizes()
-        fits = (item for item in ways.items() if item[0][1] <= self.max_tokens)
-        return sum(number for (added, _), number in fits if added in sizes)
+        tally: dict[int, int] = {}
+        for (added, total), number in ways.items():
+            if added in self._added_sizes() and total <= limit:
+                tally[total] = tally.get(total, 0) + number
+        return tally
 
     def sample(self, rng: np.random.Generator) -> tuple[str, ...] | None:
         """Return one member set, uniform over the space; None when none was found."""

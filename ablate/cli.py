@@ -1,0 +1,345 @@
+"""The command line: verbs and printing only. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.errors import StudyError, UserError
+from ablate.progress import note, set_quiet
+from ablate.resources import Cluster, load_cluster
+from ablate.study import Study, load_study
+
+if TYPE_CHECKING:
+    from ablate.search.leaderboard import Leaderboard
+    from ablate.search.table import Trial
+
+EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    help="Which data should the model train on?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Study keys to change.")
+]
+ClusterFile = Annotated[
+    Path | None, typer.Option("--cluster", metavar="FILE", help="Where it runs (YAML).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+class Format(StrEnum):
+    """What `export` writes."""
+
+    checkpoint = "checkpoint"
+    weights = "weights"
+    mergekit = "mergekit"
+    olmo_core = "olmo-core"
+    megatron = "megatron"
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0, 2 the user's mistake, 1 a bug, 130 Ctrl-C."""
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except UserError as error:
+        code = _say(str(error), EXIT_USER)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _say("interrupted; what was finished is kept, run it again to go on", EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a traceback
+        code = _failed(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _failed(error: Exception) -> int:
+    import click
+
+    from ablate.errors import RunError
+
+    if isinstance(error, click.ClickException):
+        return _say(error.format_message(), EXIT_USER)
+    if isinstance(error, RunError):
+        return _say(str(error), EXIT_BUG)
+    traceback.print_exc()
+    return EXIT_BUG
+
+
+def _say(message: str, code: int) -> int:
+    print(f"ablate: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _load(
+    study: Path, overrides: list[str] | None, cluster: Path | None
+) -> tuple[Study, Cluster]:
+    return load_study(study, overrides or ()), load_cluster(cluster)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put it.")] = Path("demo"),
+    cluster: ClusterFile = None,
+) -> None:
+    """Do the whole job on text that is on this machine, in minutes on two CPU cores."""
+    from ablate import engine
+    from ablate.corpus import read_corpus
+    from ablate.starter import write_starter
+    from ablate.tables import console, corpus_table, ranking, units_table
+
+    where = load_cluster(cluster)
+    file = folder / "study.yaml"
+    if file.exists():
+        note(f"going on with {file}")
+    else:
+        note("demo: cutting a corpus out of the installed packages")
+        write_starter(folder)
+    study = load_study(file)
+    board = engine.run(study, cluster=where)
+    corpus = read_corpus(study.open_workspace())
+    out = console()
+    for part in [*(corpus_table(corpus) if corpus else []), units_table(board), *ranking(board)]:
+        out.print(part)
+        out.print()
+    best = folder / "best"
+    if not best.exists():
+        from ablate.exporting import export_mixture
+
+        export_mixture(study, "best", best, "checkpoint")
+    out.print(
+        f"The best mixture is a Hugging Face checkpoint in {best}; every score is in\n"
+        f"{study.open_workspace().table}.\n"
+        f"Ask something else:  ablate score {file} --mixture 'python, web-docs'",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A folder for the study.")]) -> None:
+    """Write a commented study on the embedded corpus; `plan` and `run` accept it as it stands."""
+    from ablate.starter import write_starter
+
+    file = write_starter(folder)
+    print(f"wrote {file}\nnext: ablate plan {file}")
+
+
+@app.command()
+def schema(
+    of: Annotated[str, typer.Argument(help="study or cluster")] = "study",
+) -> None:
+    """Print the JSON Schema of study or cluster files, for editors."""
+    models: dict[str, Any] = {"study": Study, "cluster": Cluster}
+    if of not in models:
+        raise StudyError(f"schema must be of study or cluster, got '{of}'")
+    _print_json(models[of].model_json_schema(by_alias=True))
+
+
+@app.command()
+def plan(
+    study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
+) -> None:
+    """Print partitions, units, tokens, costs and the naive way beside them; change nothing."""
+    from ablate.planning import plan as make_plan
+    from ablate.tables import console, plan_table
+
+    asked, where = _load(study, overrides, cluster)
+    found = make_plan(asked, cluster=where)
+    if json:
+        _print_json(found.to_json())
+        return
+    for part in plan_table(found):
+        console().print(part)
+
+
+@app.command()
+def prepare(
+    study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
+) -> None:
+    """Read, clean, split and tokenize the corpus."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate import engine
+    from ablate.corpus import counts_table
+    from ablate.tables import console, corpus_table
+
+    set_quiet(json)
+    corpus = engine.prepare(asked, cluster=where)
+    if json:
+        _print_json(counts_table(corpus))
+        return
+    for part in corpus_table(corpus):
+        console().print(part)
+
+
+@app.command()
+def train(
+    study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
+) -> None:
+    """Train the seed and one model per base unit; what is finished is not trained again."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate import engine
+
+    set_quiet(json)
+    pool = engine.train(asked, cluster=where)
+    if json:
+        _print_json(pool.to_json())
+        return
+    print(f"{len(pool.units)} unit models and their seed are in {asked.open_workspace().models}")
+
+
+@app.command()
+def search(
+    study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
+) -> None:
+    """Score mixtures of the pool and print the best of each size."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate import engine
+
+    set_quiet(json)
+    _print_board(engine.search(asked, cluster=where), json)
+
+
+@app.command()
+def run(
+    study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
+) -> None:
+    """Prepare, train and search."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate import engine
+
+    set_quiet(json)
+    board = engine.run(asked, cluster=where)
+    if asked.validate_ is not None:
+        note("validate: mixtures are not trained for real by this version; `validate` is to come")
+    _print_board(board, json)
+
+
+@app.command()
+def score(
+    study: StudyFile,
+    mixture: Annotated[
+        str, typer.Option("--mixture", help="best, best:3, 'law, math', or weights.json.")
+    ],
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    json: Json = False,
+) -> None:
+    """Score one mixture: one merge, one evaluation."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate import engine
+    from ablate.exporting import named_mixture
+    from ablate.tables import console, trial_table
+
+    set_quiet(json)
+    row = engine.score_study(asked, named_mixture(asked, mixture), cluster=where)
+    if row.error is not None:
+        raise StudyError(f"a mixture must have a finite score, got: {row.error}")
+    if json:
+        _print_json(_row(row))
+    else:
+        console().print(trial_table(row))
+
+
+@app.command()
+def export(
+    study: StudyFile,
+    to: Annotated[Path, typer.Option("--to", help="A new folder or file.")],
+    overrides: Overrides = None,
+    mixture: Annotated[
+        str, typer.Option("--mixture", help="best, best:3, 'law, math', or weights.json.")
+    ] = "best",
+    kind: Annotated[Format, typer.Option("--as", help="What to write.")] = Format.checkpoint,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", help="Token budget of the training to come.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16 (checkpoint).")] = "float32",
+) -> None:
+    """Write a mixture as a checkpoint, as weights, or for mergekit, OLMo-core or Megatron."""
+    asked = load_study(study, overrides or ())
+    from ablate.exporting import export_mixture
+
+    written = export_mixture(asked, mixture, to, kind.value, tokens=tokens, dtype=dtype)
+    print(f"wrote {written}")
+
+
+@app.command()
+def status(study: StudyFile, overrides: Overrides = None, json: Json = False) -> None:
+    """Print what is done and what comes next; change nothing."""
+    asked = load_study(study, overrides or ())
+    from ablate.status import status as read_status
+    from ablate.tables import console, status_table
+
+    found = read_status(asked)
+    if json:
+        _print_json(found.to_json())
+    else:
+        console().print(status_table(found))
+
+
+@app.command()
+def clean(
+    study: StudyFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False,
+) -> None:
+    """Remove models and files that this study's state does not refer to any more."""
+    asked = load_study(study, overrides or ())
+    from ablate.status import clean as remove
+    from ablate.status import garbage
+
+    found = garbage(asked) if dry_run else remove(asked)
+    for path in found.folders:
+        print(path)
+    verb = "would free" if dry_run else "freed"
+    print(f"{verb} {found.bytes / 1e6:.1f} MB in {len(found.folders)} places")
+
+
+def _print_board(board: Leaderboard, json: bool) -> None:
+    from ablate.tables import console, ranking
+
+    if json:
+        _print_json(
+            {
+                "best": _row(board.best),
+                "best_of_size": {str(n): _row(row) for n, row in board.best_of_size.items()},
+                "mixtures": len(board.mixtures),
+                "failed": len(board.failed),
+            }
+        )
+        return
+    for part in ranking(board):
+        console().print(part)
+
+
+def _row(row: Trial) -> dict[str, Any]:
+    return {
+        "trial": row.candidate.key,
+        "kind": row.candidate.kind,
+        "weights": dict(row.candidate.mixture.weights) if row.candidate.mixture else {},
+        "tokens": row.candidate.tokens,
+        "objective": row.objective,
+        "member_objective": row.member_objective,
+        "loss": row.losses,
+        "stderr": {name: score.stderr for name, score in row.scores.items()},
+        "perplexity": {name: score.perplexity for name, score in row.scores.items()},
+        "bits_per_byte": {name: score.bits_per_byte for name, score in row.scores.items()},
+    }

@@ -1,0 +1,1 @@
+"""The only Ray code: session, object store, Ray Train, Ray Tune."""

@@ -1,0 +1,211 @@
+"""A Ray Tune search: every question is a trial; its process keeps its model between trials.
+
+Tune's own storage is scratch. Results reach the journal through the driver as they finish.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from ablate.cluster.pool import SEED
+from ablate.cluster.session import scratch_folder
+from ablate.errors import AblateError, RunError
+from ablate.evaluate.blocks import Domain
+from ablate.evaluate.scorer import Scorer, ScorerSettings
+from ablate.evaluate.statistics import DomainScore
+from ablate.progress import bar
+from ablate.resources import Cluster
+from ablate.search.conversation import Pause
+from ablate.search.journal import Scored
+from ablate.search.questions import Question, Questions
+
+# One scorer per evaluator process: Tune reuses the process for trial after trial.
+_scorers: dict[str, Scorer] = {}
+
+
+def run_trials(
+    questions: Questions,
+    *,
+    cluster: Cluster,
+    settings: ScorerSettings,
+    domains: list[Domain],
+    members: Mapping[tuple[str, int], Any],
+    total: int,
+) -> None:
+    """Answer every question by Tune trials; the journal has each answer when its trial ends.
+
+    `members` are object references of flat vectors. `total` is what the progress bar counts to.
+    """
+    with scratch_folder(cluster) as scratch, bar("search", total) as advance:
+        searcher = _Asker(questions, advance, total)
+        trainable = tune.with_parameters(
+            _trial,
+            run=scratch.name,
+            settings=settings,
+            domains=ray.put(domains),
+            members=dict(members),
+        )
+        resources = {"cpu": cluster.trial.cpus, "gpu": cluster.trial.gpus}
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=cluster.trial.concurrent,
+                trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(scratch),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=cluster.trial.retries),
+                callbacks=[_Errors(searcher)],
+            ),
+        )
+        _fit(tuner)
+        advance(total, "")
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tuner.fit()
+    except tune.TuneError as error:
+        raise RunError(f"the search stopped: {error}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _trial(
+    config: dict[str, Any],
+    run: str,
+    settings: ScorerSettings,
+    domains: Any,
+    members: Mapping[tuple[str, int], Any],
+) -> None:
+    """Score one candidate; what ablate raises on purpose is a result, not a dead process."""
+    try:
+        tune.report(_score(config, run, settings, domains, members))
+    except AblateError as error:
+        tune.report({"failure": str(error)})
+
+
+def _score(
+    config: dict[str, Any],
+    run: str,
+    settings: ScorerSettings,
+    domains: Any,
+    members: Mapping[tuple[str, int], Any],
+) -> dict[str, Any]:
+    scorer = _scorers.get(run)
+    if scorer is None:
+        _scorers.clear()
+        scorer = _scorers[run] = Scorer(settings, ray.get(domains))
+    chosen = [((name, index), share) for name, index, share in config["members"]]
+    arrays = ray.get([members[member] for member, _ in chosen])
+    weights = [share for _, share in chosen]
+    result = scorer.score(config["method"], arrays, weights, config["domains"])
+    return {
+        "scores": {name: score.to_json() for name, score in result.scores.items()},
+        "merge_seconds": result.merge_seconds,
+        "evaluate_seconds": result.evaluate_seconds,
+    }
+
+
+class _Asker(Searcher):  # type: ignore[misc]
+    """Questions as Tune's suggestions, results as their answers."""
+
+    def __init__(self, questions: Questions, advance: Any, total: int) -> None:
+        super().__init__(metric="evaluate_seconds", mode="min")
+        self._questions = questions
+        self._advance = advance
+        self._total = total
+        self._open: dict[str, Question] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return a trial's config, None to wait, or FINISHED."""
+        question = self._questions.next()
+        if question is Pause.DONE:
+            # Tune may ask once more while trials are open: their answers may bring new questions.
+            return None if self._open else Searcher.FINISHED
+        if isinstance(question, Pause):
+            return None
+        self._open[trial_id] = question
+        candidate = question.candidate
+        members = [[name, index, share] for (name, index), share in candidate.coefficients]
+        if candidate.seed_coefficient:
+            members.insert(0, [*SEED, candidate.seed_coefficient])
+        return {
+            "members": members,
+            "method": candidate.method,
+            "domains": list(question.domains),
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Take a result; an error's text comes through `fail`."""
+        if error or result is None:
+            return
+        if "failure" in result:
+            self.fail(trial_id, result["failure"])
+            return
+        question = self._open.pop(trial_id)
+        self._answer(question, _scored(question, result, self._questions.domain_marks))
+
+    def fail(self, trial_id: str, reason: str) -> None:
+        """Record a trial that failed; the search goes on."""
+        question = self._open.pop(trial_id, None)
+        if question is not None:
+            self._answer(question, Scored(key=question.candidate.key, error=reason))
+
+    def _answer(self, question: Question, scored: Scored) -> None:
+        self._questions.answered(question, scored)
+        best = self._questions.best
+        detail = "" if best is None else f"best {best[0]:.4f}"
+        self._advance(min(self._questions.answers, self._total), detail)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing: the journal is the state."""
+
+
+class _Errors(tune.Callback):  # type: ignore[misc]
+    """Hand the text of a trial's error to the asker."""
+
+    def __init__(self, asker: _Asker) -> None:
+        self._asker = asker
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Record the last line of what the trial's process raised."""
+        lines = str(trial.get_error() or "the evaluator died").strip().splitlines()
+        self._asker.fail(trial.trial_id, lines[-1][:500])
+
+
+def _scored(question: Question, result: dict[str, Any], marks: Mapping[str, str]) -> Scored:
+    return Scored(
+        key=question.candidate.key,
+        scores={
+            marks[name]: DomainScore.from_json(value) for name, value in result["scores"].items()
+        },
+        merge_seconds=result["merge_seconds"],
+        evaluate_seconds=result["evaluate_seconds"],
+    )

@@ -1,0 +1,310 @@
+"""The stages in order: prepare, train, search, score, run. Each skips what is complete and right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablate.cluster.pool import SEED, store_pool
+from ablate.cluster.session import TaskMap, session
+from ablate.cluster.train import train_jobs
+from ablate.cluster.tune import run_trials
+from ablate.corpus import Corpus, read_domain
+from ablate.corpus import prepare as prepare_corpus
+from ablate.errors import StudyError, WorkspaceError
+from ablate.evaluate.blocks import Domain
+from ablate.evaluate.scorer import ScorerSettings
+from ablate.imports import import_seed, imported_units
+from ablate.merge import resolve_method
+from ablate.mixture import Mixture
+from ablate.models.checkpoint import checkpoint_digest
+from ablate.models.load import load_model
+from ablate.models.layout import Layout, layout_of
+from ablate.models.pool import ModelPool, SeedModel, UnitModel, read_pool, write_pool
+from ablate.plugins import resolve
+from ablate.progress import bar, note
+from ablate.resources import Cluster
+from ablate.search.algorithms import ALGORITHMS
+from ablate.search.candidates import (
+    Candidate,
+    base_candidates,
+    mixture_candidate,
+    recall,
+    unit_candidate,
+)
+from ablate.search.conversation import Conversation
+from ablate.search.journal import Journal
+from ablate.search.leaderboard import Leaderboard
+from ablate.search.objective import objective_weights
+from ablate.search.questions import Frame, Questions
+from ablate.search.space import SubsetSpace, subset_space
+from ablate.search.table import Trial, build_trial, write_table
+from ablate.study import MergeSettings, Study, load_study, to_yaml
+from ablate.train.job import TrainingJob
+from ablate.train.stages import is_complete, seed_job, unit_jobs
+from ablate.workspace import Workspace, fingerprint, write_atomic
+
+Member = tuple[str, int]
+
+
+def prepare(study: Study, *, cluster: Cluster | None = None) -> Corpus:
+    """Return the prepared corpus: partitions, units, evaluation tokens.
+
+    Raises CorpusError or StudyError in one line that names file, line or key.
+    """
+    with _held(study) as workspace:
+        return _prepare(study, workspace, cluster or Cluster())
+
+
+def train(study: Study, *, cluster: Cluster | None = None) -> ModelPool:
+    """Return the pool: the seed and one model per base unit, trained where they are missing."""
+    with _held(study) as workspace:
+        return _train(study, workspace, cluster or Cluster())
+
+
+def search(
+    study: Study, pool: ModelPool | None = None, *, cluster: Cluster | None = None
+) -> Leaderboard:
+    """Return the leaderboard after scoring the seed, all units and the search's mixtures.
+
+    `pool` defaults to the study's own; a mixture that was scored before is not scored again.
+    """
+    with _held(study) as workspace:
+        return _search(study, workspace, pool, cluster or Cluster())
+
+
+def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
+    """Prepare, train and search; return the leaderboard."""
+    where = cluster or Cluster()
+    with _held(study) as workspace, session(where):
+        pool = _train(study, workspace, where)
+        return _search(study, workspace, pool, where)
+
+
+def score(pool: ModelPool, mixture: Mixture, *, cluster: Cluster | None = None) -> Trial:
+    """Return the scores of one mixture: one merge, one evaluation, kept in the journal.
+
+    The question (domains, objective, merge) is that of the study in the pool's workspace.
+    """
+    root = Path(pool.root)
+    study = load_study(root / "study.yaml")
+    with _held(study) as workspace:
+        return _score(study, workspace, pool, mixture, cluster or Cluster())
+
+
+def score_study(study: Study, mixture: Mixture, *, cluster: Cluster | None = None) -> Trial:
+    """Return the scores of one mixture under a study whose pool is trained."""
+    with _held(study) as workspace:
+        return _score(study, workspace, None, mixture, cluster or Cluster())
+
+
+def leaderboard(study: Study) -> Leaderboard:
+    """Return what is scored so far; nothing is trained, scored or written."""
+    workspace = study.open_workspace()
+    return standing_of(study, workspace).leaderboard(Journal(workspace.journal))
+
+
+@contextmanager
+def _held(study: Study) -> Iterator[Workspace]:
+    """Yield the study's workspace, locked for this driver, with the resolved study in it."""
+    workspace = study.open_workspace()
+    with workspace.lock():
+        write_atomic(workspace.study, to_yaml(study).encode())
+        yield workspace
+
+
+def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
+    return prepare_corpus(study, workspace, TaskMap(cluster))
+
+
+def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
+    _check_search(study)
+    corpus = _prepare(study, workspace, cluster)
+    _check_question(study, corpus)
+    seed = _seed(study, workspace, corpus, cluster)
+    layout = layout_of(
+        load_model(workspace.root / seed.folder, trust_remote_code=study.model.trust_remote_code)
+    )
+    brought = imported_units(study, corpus, workspace.root / seed.folder, layout)
+    jobs = [
+        job
+        for job in unit_jobs(
+            study, corpus, workspace, seed.fingerprint, workspace.root / seed.folder
+        )
+        if job.metadata["partition"] not in study.units
+    ]
+    _run_jobs(jobs, "units", workspace, cluster)
+    pool = ModelPool(
+        seed=seed,
+        units=tuple(
+            sorted(
+                [*brought, *(_unit(job, workspace) for job in jobs)],
+                key=lambda unit: (unit.partition, unit.index),
+            )
+        ),
+        layout_fingerprint=layout.fingerprint,
+        tokenizer=corpus.tokenizer.fingerprint,
+        root=str(workspace.root),
+    )
+    write_pool(workspace, pool)
+    return pool
+
+
+def _check_question(study: Study, corpus: Corpus) -> None:
+    """Refuse an impossible space or objective before anything is trained."""
+    units = {name: info.units for name, info in corpus.partitions.items()}
+    tokens = {
+        name: sum(unit_recipe(study, size).tokens for size in info.unit_tokens)
+        for name, info in corpus.partitions.items()
+    }
+    for name, folders in study.units.items():
+        units[name] = len(folders)
+        tokens.setdefault(name, 0)
+    space_of(study, units, tokens)
+    frame_of(study, corpus)
+
+
+def _run_jobs(
+    jobs: list[TrainingJob], label: str, workspace: Workspace, cluster: Cluster
+) -> None:
+    missing = [job for job in jobs if not is_complete(job.path, job)]
+    if not missing:
+        return
+    total = sum(job.recipe.tokens for job in missing)
+    with session(cluster), bar(label, total) as advance:
+        train_jobs(missing, cluster, workspace, lambda done, _, detail: advance(done, detail))
+        advance(total, "")
+
+
+def _seed(study: Study, workspace: Workspace, corpus: Corpus, cluster: Cluster) -> SeedModel:
+    """Return the seed: trained on its sources, or the checkpoint that the study names."""
+    job = seed_job(study, corpus, workspace)
+    if job is None:
+        return import_seed(study, corpus, workspace)
+    _run_jobs([job], "seed", workspace, cluster)
+    folder = Path(job.folder)
+    return SeedModel(
+        fingerprint=job.fingerprint,
+        folder=str(folder.relative_to(workspace.root)),
+        digest=checkpoint_digest(folder),
+    )
+
+
+def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
+    return UnitModel(
+        partition=job.metadata["partition"],
+        index=job.metadata["unit"],
+        fingerprint=job.fingerprint,
+        folder=str(job.path.relative_to(workspace.root)),
+        digest=checkpoint_digest(job.path),
+        tokens=job.recipe.tokens,
+    )
+
+
+def _search(
+    study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
+) -> Leaderboard:
+    _check_search(study)
+    standing = standing_of(study, workspace, pool)
+    journal = Journal(workspace.journal)
+    count = standing.space.count()
+    name, why = choose_algorithm(study.search.algorithm, count, study.search.trials)
+    note(f"search: {name}, {why}")
+    algorithm = resolve(name, ALGORITHMS, "search.algorithm")(
+        standing.space, study.search.rng_seed, study.search.trials
+    )
+    base = base_candidates(standing.pool)
+    questions = Questions(
+        pool=standing.pool,
+        frame=standing.frame,
+        merge=study.search.merge,
+        journal=journal,
+        base=base,
+        conversation=Conversation(algorithm, study.search.trials),
+    )
+    _answer(standing, questions, cluster, len(base) + min(count, study.search.trials), None)
+    board = standing.leaderboard(journal)
+    write_table(workspace.table, board.trials, board.domains)
+    return board
+
+
+def choose_algorithm(name: str, mixtures: int, trials: int) -> tuple[str, str]:
+    """Return the algorithm and one phrase that says why; `auto` takes all that can be had."""
+    if name != "auto":
+        return name, f"up to {min(trials, mixtures):,} of {mixtures:,} mixtures"
+    if mixtures <= trials:
+        return "exhaustive", f"all {mixtures:,} mixtures fit into {trials:,} trials"
+    return "tpe", f"{mixtures:,} mixtures do not fit into {trials:,} trials"
+
+
+def _score(
+    study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
+) -> Trial:
+    standing = standing_of(study, workspace, pool)
+    mixture.require_known(standing.pool.units_of())
+    candidate = mixture_candidate(standing.pool, mixture, study.search.merge)
+    journal = Journal(workspace.journal)
+    questions = Questions(
+        pool=standing.pool,
+        frame=standing.frame,
+        merge=study.search.merge,
+        journal=journal,
+        base=[candidate],
+    )
+    _answer(standing, questions, cluster, 1, candidate)
+    return standing.trial(journal, candidate)
+
+
+def _answer(
+    standing: Standing, questions: Questions, cluster: Cluster, total: int, only: Candidate | None
+) -> None:
+    """Score what the journal lacks; Ray is not started when it lacks nothing."""
+    if not questions.peek():
+        return
+    study, root = standing.study, standing.workspace.root
+    resolve_method(study.search.merge.method)
+    wanted = {member for member, _ in only.coefficients} if only else set(standing.pool.by_member)
+    if study.search.merge.scale is not None or only is None:
+        wanted.add(SEED)
+    folder = root / standing.pool.seed.folder
+    settings = ScorerSettings(
+        seed_folder=str(folder),
+        trust_remote_code=study.model.trust_remote_code,
+        length=study.evaluation_length,
+        precision=study.evaluate.precision,
+        batch_tokens=cluster.trial.batch_tokens,
+        threads=cluster.trial.threads,
+        gpus=cluster.trial.gpus,
+    )
+    with session(cluster):
+        run_trials(
+            questions,
+            cluster=cluster,
+            settings=settings,
+            domains=_domains(standing.corpus, root),
+            members=store_pool(standing.pool, _layout(study, folder), root, wanted),
+            total=total,
+        )
+
+
+def _layout(study: Study, folder: Path) -> Layout:
+    return layout_of(load_model(folder, trust_remote_code=study.model.trust_remote_code))
+
+
+def _domains(corpus: Corpus, root: Path) -> list[Domain]:
+    found = []
+    for name, info in sorted(corpus.domains.items()):
+        tokens, token_bytes = read_domain(root, info)
+        found.append(Domain(name=name, tokens=tokens, token_bytes=token_bytes))
+    return found
+
+
+def _check_search(study: Study) -> None:
+    """Refuse a search that could not start, before anything is trained."""
+    if study.search.algorithm != "auto":
+        resolve(study.search.algorithm, ALGORITHMS, "search.algorithm")
+    resolve_method(study.search.merge.method)
+
+

@@ -1,0 +1,101 @@
+"""Name a mixture and write it: what `score` and `export` have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablate.errors import StudyError
+from ablate.export import Answer, Member, write_export
+from ablate.merge.weights import unit_coefficients
+from ablate.mixture import Mixture
+from ablate.mixture_text import parse_mixture
+from ablate.search.journal import Journal
+from ablate.settings import parse_number
+from ablate.standing import Standing, standing_of
+from ablate.study import Study
+
+
+def named_mixture(study: Study, name: str) -> Mixture:
+    """Return the mixture that `name` means: a rank (best, best:3), members, or a weights file.
+
+    Raises StudyError when it is none of them.
+    """
+    return _mixture(standing_of(study, study.open_workspace()), name)
+
+
+def export_mixture(
+    study: Study,
+    name: str,
+    to: Path,
+    kind: str,
+    *,
+    tokens: str | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Write a mixture in one of `ablate.export`'s formats and return where it was written.
+
+    `tokens` is the budget of the training to come, e.g. "300e9".
+    """
+    if study.search.merge.method != "linear" and kind in ("checkpoint", "mergekit"):
+        raise StudyError(
+            f"search.merge.method must be linear to export a {kind}, got "
+            f"'{study.search.merge.method}'"
+        )
+    standing = standing_of(study, study.open_workspace())
+    answer = _answer(standing, _mixture(standing, name), tokens)
+    return write_export(answer, kind, to, dtype=dtype)
+
+
+def _mixture(standing: Standing, name: str) -> Mixture:
+    units = standing.pool.units_of()
+    head, _, rank = name.strip().partition(":")
+    if name.strip() not in units and head == "best" and (not rank or rank.isdigit()):
+        board = standing.leaderboard(Journal(standing.workspace.journal))
+        row = board.ranked(int(rank)) if rank else board.best
+        if row.candidate.mixture is not None:
+            return row.candidate.mixture
+    weighting = standing.study.search.merge.weighting
+    return parse_mixture(name, known=list(units), units=units, weighting=weighting)
+
+
+def _answer(standing: Standing, mixture: Mixture, tokens: str | None) -> Answer:
+    study, root, pool = standing.study, standing.workspace.root, standing.pool
+    # A mixture of one unit is that unit: no scale applies to it.
+    alone = mixture.size == 1 and pool.units_of()[mixture.partitions[0]] == 1
+    scale = None if alone else study.search.merge.scale
+    seed_share, shares = unit_coefficients(mixture, pool.units_of(), scale)
+    sources: dict[str, tuple[str, ...]] = {}
+    for name in mixture.partitions:
+        sources[name] = tuple(
+            source.path
+            for source in study.corpus.sources
+            if source.partition == name or source.partition_by is not None
+        )
+    return Answer(
+        mixture=mixture,
+        units=pool.units_of(),
+        available_tokens={n: info.tokens for n, info in standing.corpus.partitions.items()},
+        sources=sources,
+        members=tuple(
+            Member(
+                partition=member[0],
+                index=member[1],
+                folder=root / pool.by_member[member].folder,
+                coefficient=share,
+                digest=pool.by_member[member].digest,
+            )
+            for member, share in shares
+        ),
+        seed_folder=root / pool.seed.folder,
+        tokenizer_folder=standing.workspace.tokenizer,
+        seed_coefficient=seed_share,
+        seed_digest=pool.seed.digest,
+        target_tokens=None if tokens is None else _budget(tokens),
+    )
+
+
+def _budget(text: str) -> int:
+    value = parse_number(text)
+    if not isinstance(value, int) or value <= 0:
+        raise StudyError(f"--tokens must be a positive whole number such as 300e9, got '{text}'")
+    return value

@@ -1,0 +1,119 @@
+"""Models that were trained elsewhere: the seed checkpoint, and unit models that a study names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ablate.corpus import Corpus
+from ablate.errors import CheckpointError, StudyError
+from ablate.models.load import load_model
+from ablate.models.checkpoint import checkpoint_digest, load_flat, save_checkpoint
+from ablate.models.layout import Layout, constants_of, flatten, layout_of, tensor_digest
+from ablate.models.pool import SeedModel, UnitModel
+from ablate.study import Study
+from ablate.workspace import Workspace, fingerprint, read_json
+
+
+def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel:
+    """Return the seed made from `model.path`: a float32 copy in the workspace, written once.
+
+    Raises CheckpointError when the checkpoint cannot be used or does not fit the tokenizer.
+    """
+    source = study.model.path or ""
+    model = load_model(source, trust_remote_code=study.model.trust_remote_code)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if vocabulary < corpus.tokenizer.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer's {corpus.tokenizer.vocab_size} entries must fit the embedding of "
+            f"{source}, got {vocabulary} rows; name the model's own tokenizer under tokenizer.path"
+        )
+    layout = layout_of(model)
+    flat = flatten(model, layout)
+    digest = fingerprint({"weights": tensor_digest(flat), "layout": layout.fingerprint})
+    mark = fingerprint({"imported": digest, "tokenizer": corpus.tokenizer.fingerprint})
+    folder = workspace.seed_folder(mark)
+    kept = _intact(folder)
+    if kept is None:
+        kept = save_checkpoint(
+            folder,
+            config=model.config,
+            layout=layout,
+            flat=flat,
+            tokenizer_folder=workspace.tokenizer,
+            training={"kind": "seed", "fingerprint": mark, "imported_from": source},
+            constants=constants_of(model),
+        )
+    return SeedModel(
+        fingerprint=mark, folder=str(folder.relative_to(workspace.root)), digest=kept
+    )
+
+
+def imported_units(
+    study: Study, corpus: Corpus, seed_folder: Path, layout: Layout
+) -> list[UnitModel]:
+    """Return the units that the study brings in, each checked against the seed's layout.
+
+    Their trained tokens are what their training.json says, else the partition's unit, else 0.
+    """
+    found = []
+    for partition, folders in sorted(study.units.items()):
+        if partition in corpus.domains and corpus.domains[partition].kind == "domain":
+            raise StudyError(
+                f"a partition and an evaluation domain must not share a name, got '{partition}' "
+                "under units"
+            )
+        for index, folder in enumerate(folders):
+            path = Path(folder)
+            if not path.is_dir():
+                raise StudyError(
+                    f"units.{partition} must name checkpoint folders, got {folder}; no such folder"
+                )
+            _same_tokenizer(path, seed_folder)
+            load_flat(path, layout)
+            digest = checkpoint_digest(path)
+            found.append(
+                UnitModel(
+                    partition=partition,
+                    index=index,
+                    fingerprint=fingerprint({"imported": digest, "layout": layout.fingerprint}),
+                    folder=str(path.resolve()),
+                    digest=digest,
+                    tokens=_tokens(path, corpus, partition, index),
+                )
+            )
+    return found
+
+
+def _intact(folder: Path) -> str | None:
+    """Return the digest of a finished seed folder, None when it is missing or altered."""
+    training = read_json(folder / "training.json") if (folder / "training.json").exists() else None
+    if training is None or not (folder / "model.safetensors").is_file():
+        return None
+    digest = checkpoint_digest(folder)
+    return digest if digest == training.get("digest") else None
+
+
+def _same_tokenizer(folder: Path, seed_folder: Path) -> None:
+    """Refuse a unit whose tokenizer is another one; a folder without one is taken at its word."""
+    theirs, ours = folder / "tokenizer.json", seed_folder / "tokenizer.json"
+    if not (theirs.is_file() and ours.is_file()):
+        return
+    vocabularies = [
+        json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"] for path in (theirs, ours)
+    ]
+    if vocabularies[0] != vocabularies[1]:
+        raise CheckpointError(
+            f"unit models must share the seed's tokenizer, got another vocabulary in {theirs}; "
+            "bring in models that were trained from this seed"
+        )
+
+
+def _tokens(folder: Path, corpus: Corpus, partition: str, index: int) -> int:
+    path = folder / "training.json"
+    if path.is_file():
+        training = read_json(path)
+        if training is not None and isinstance(training.get("tokens"), int):
+            return int(training["tokens"])
+    info = corpus.partitions.get(partition)
+    return info.unit_tokens[index] if info and index < len(info.unit_tokens) else 0

@@ -1,0 +1,176 @@
+"""What a study would do and cost, beside the naive way. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ablate.corpus import Corpus, read_corpus, survey
+from ablate.engine import choose_algorithm
+from ablate.models.build import count_parameters
+from ablate.resources import Cluster
+from ablate.standing import space_of
+from ablate.study import Study
+from ablate.train.recipe import check_batch, flops, seed_recipe, unit_recipe
+
+# Sustained rates of one worker, for orders of magnitude only: a CPU thread, and a data-centre GPU
+# at 40 % of 989 bf16 TFLOP/s.
+CPU_THREAD_FLOPS = 2.5e10
+GPU_FLOPS = 4e14
+TRAINING_BYTES_PER_PARAMETER = 16
+"""Float32 weights, gradients and two Adam moments (ZeRO, arXiv 1910.02054, section 3.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionPlan:
+    """One partition: tokens are estimates until the corpus is prepared."""
+
+    name: str
+    documents: int
+    tokens: int
+    units: int
+    unit_tokens: tuple[int, ...]
+    unused_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Counts, costs in FLOPs and device-hours, memory in bytes.
+
+    `exact` is False while tokens are estimated from the size of the source files.
+    """
+
+    study: str
+    exact: bool
+    partitions: tuple[PartitionPlan, ...]
+    parameters: int
+    seed_tokens: int
+    unit_training_tokens: int
+    runs: int
+    steps_per_run: int
+    mixtures: int
+    trials: int
+    algorithm: str
+    why: str
+    evaluated_tokens: int
+    training_flops: int
+    search_flops: int
+    naive_flops: int
+    device: str
+    devices: int
+    device_hours: float
+    naive_device_hours: float
+    pool_bytes: int
+    worker_bytes: int
+    evaluator_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
+    """Return what `run` would do. Raises the errors that `run` would raise before training."""
+    where = cluster or Cluster()
+    corpus = read_corpus(study.open_workspace())
+    parts = _prepared(corpus) if corpus else _surveyed(study)
+    units = {part.name: part.units for part in parts}
+    recipes = {
+        (part.name, index): unit_recipe(study, tokens)
+        for part in parts
+        for index, tokens in enumerate(part.unit_tokens)
+    }
+    for name, folders in study.units.items():
+        units[name] = len(folders)
+    trained = {name: recipe for name, recipe in recipes.items() if name[0] not in study.units}
+    tokens = {
+        name: sum(r.tokens for (owner, _), r in recipes.items() if owner == name) for name in units
+    }
+    space = space_of(study, units, tokens)
+    mixtures = space.count()
+    trials = min(mixtures, study.search.trials)
+    algorithm, why = choose_algorithm(study.search.algorithm, mixtures, study.search.trials)
+    parameters = count_parameters(study)
+    seed = seed_recipe(study, corpus.seed.tokens if corpus and corpus.seed else _seed_guess(study))
+    seed_tokens = seed.tokens if study.seed.sources else 0
+    for recipe in [*trained.values(), *([seed] if seed_tokens else [])]:
+        check_batch(recipe, where.train)
+    unit_tokens = sum(recipe.tokens for recipe in trained.values())
+    domains = len(units) * bool(study.corpus.heldout.documents) + len(study.evaluate.domains)
+    evaluated = domains * study.evaluate.tokens_per_domain
+    scored = trials + sum(units.values()) + 1
+    training = flops(parameters, unit_tokens + seed_tokens)
+    searching = 2 * parameters * evaluated * scored
+    naive = flops(parameters, space.total_tokens() + seed_tokens)
+    device, rate, devices = _device(where)
+    return Plan(
+        study=study.name,
+        exact=corpus is not None,
+        partitions=parts,
+        parameters=parameters,
+        seed_tokens=seed_tokens,
+        unit_training_tokens=unit_tokens,
+        runs=len(trained) + bool(seed_tokens),
+        steps_per_run=max((recipe.steps for recipe in trained.values()), default=0),
+        mixtures=mixtures,
+        trials=trials,
+        algorithm=algorithm,
+        why=why,
+        evaluated_tokens=evaluated,
+        training_flops=training,
+        search_flops=searching,
+        naive_flops=naive,
+        device=device,
+        devices=devices,
+        device_hours=(training + searching) / rate / 3600,
+        naive_device_hours=naive / rate / 3600,
+        pool_bytes=4 * parameters * (sum(units.values()) + 1),
+        worker_bytes=TRAINING_BYTES_PER_PARAMETER * parameters,
+        evaluator_bytes=(2 if study.evaluate.precision == "bf16" else 4) * parameters,
+    )
+
+
+def _prepared(corpus: Corpus) -> tuple[PartitionPlan, ...]:
+    return tuple(
+        PartitionPlan(
+            name=name,
+            documents=info.documents,
+            tokens=info.tokens,
+            units=info.units,
+            unit_tokens=tuple(info.unit_tokens),
+            unused_tokens=info.unused_tokens,
+        )
+        for name, info in sorted(corpus.partitions.items())
+    )
+
+
+def _surveyed(study: Study) -> tuple[PartitionPlan, ...]:
+    size = study.corpus.unit_tokens
+    found = []
+    for name, estimate in sorted(survey(study).partitions.items()):
+        whole = estimate.tokens // size
+        short = whole == 0 and study.corpus.short_units != "error"
+        sizes = (size,) * whole or ((min(size, estimate.tokens),) if short else ())
+        found.append(
+            PartitionPlan(
+                name=name,
+                documents=estimate.documents,
+                tokens=estimate.tokens,
+                units=max(len(sizes), 1),
+                unit_tokens=sizes or (size,),
+                unused_tokens=estimate.tokens - sum(sizes),
+            )
+        )
+    return tuple(found)
+
+
+def _seed_guess(study: Study) -> int:
+    return study.seed.tokens or study.corpus.unit_tokens
+
+
+def _device(cluster: Cluster) -> tuple[str, float, int]:
+    train = cluster.train
+    runs = train.concurrent_runs or 1
+    if train.gpus_per_worker:
+        return "GPU", GPU_FLOPS, runs * train.workers_per_run
+    return "CPU thread", CPU_THREAD_FLOPS, runs * train.workers_per_run * train.threads_per_worker

@@ -1,0 +1,110 @@
+"""The standing of a study: its present question, and every score that answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ablate.corpus import Corpus, read_corpus
+from ablate.errors import WorkspaceError
+from ablate.models.pool import ModelPool, read_pool
+from ablate.search.candidates import Candidate, base_candidates, recall, unit_candidate
+from ablate.search.journal import Journal
+from ablate.search.leaderboard import Leaderboard
+from ablate.search.objective import objective_weights
+from ablate.search.questions import Frame
+from ablate.search.space import SubsetSpace, subset_space
+from ablate.search.table import Trial, build_trial
+from ablate.study import Study
+from ablate.workspace import Workspace, fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What every score of a study depends on. Values only; nothing here computes a score."""
+
+    study: Study
+    workspace: Workspace
+    pool: ModelPool
+    corpus: Corpus
+    frame: Frame
+    space: SubsetSpace
+
+    def trial(self, journal: Journal, candidate: Candidate) -> Trial:
+        """Return the row of one candidate."""
+        units: dict[tuple[str, int], dict[str, float]] = {}
+        for member in self.pool.by_member:
+            scores = journal.get(unit_candidate(self.pool, member).key).scores
+            marks = self.frame.domains.items()
+            units[member] = {name: scores[m].loss for name, m in marks if m in scores}
+        scored = journal.get(candidate.key)
+        return build_trial(candidate, scored, self.frame.domains, self.frame.weights, units)
+
+    def leaderboard(self, journal: Journal) -> Leaderboard:
+        """Return every model of this pool that is scored on every domain, or failed."""
+        candidates = base_candidates(self.pool)
+        recalled = (recall(self.pool, record) for record in journal.records.values())
+        candidates += [candidate for candidate in recalled if candidate is not None]
+        rows = [self.trial(journal, candidate) for candidate in candidates]
+        complete = len(self.frame.domains)
+        return Leaderboard(
+            trials=tuple(
+                sorted(
+                    (row for row in rows if row.error or len(row.scores) == complete),
+                    key=Trial.sort_key,
+                )
+            ),
+            domains=tuple(self.frame.domains),
+            space=self.space,
+            units=self.pool.units_of(),
+        )
+
+
+def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = None) -> Standing:
+    """Return the standing of a study whose corpus is prepared and whose pool is trained.
+
+    Raises WorkspaceError that names the verb to run first, StudyError for an impossible question.
+    """
+    corpus = read_corpus(workspace)
+    if corpus is None:
+        raise WorkspaceError(
+            f"a prepared corpus must stand in {workspace.corpus}, got none; run `ablate prepare`"
+        )
+    pool = pool or read_pool(workspace)
+    if pool is None:
+        raise WorkspaceError(
+            f"a trained pool must stand in {workspace.root}, got no pool.json; run `ablate train`"
+        )
+    tokens: dict[str, int] = {}
+    for unit in pool.units:
+        tokens[unit.partition] = tokens.get(unit.partition, 0) + unit.tokens
+    return Standing(
+        study=study,
+        workspace=workspace,
+        pool=pool,
+        corpus=corpus,
+        frame=frame_of(study, corpus),
+        space=space_of(study, pool.units_of(), tokens),
+    )
+
+
+def frame_of(study: Study, corpus: Corpus) -> Frame:
+    """Return the domains with the fingerprints under which scores are kept, and their weights."""
+    domains = sorted(corpus.domains.items())
+    marks = {
+        name: fingerprint(
+            {
+                "tokens": info.tokens_file.digest,
+                "length": study.evaluation_length,
+                "precision": study.evaluate.precision,
+            }
+        )
+        for name, info in domains
+    }
+    kinds = {name: info.kind for name, info in domains}
+    return Frame(domains=marks, weights=objective_weights(study.search.objective, kinds))
+
+
+def space_of(study: Study, units: dict[str, int], tokens: dict[str, int]) -> SubsetSpace:
+    """Return the study's space over partitions with their units and trained tokens."""
+    search = study.search
+    return subset_space(search.space, units, tokens, search.merge.weighting)

@@ -1,0 +1,152 @@
+"""What stands in a workspace, and what no study state refers to any more."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.corpus import read_corpus
+from ablate.models.pool import read_pool
+from ablate.search.journal import Journal
+from ablate.standing import standing_of
+from ablate.study import Study
+from ablate.train.stages import is_complete, seed_job, unit_jobs
+from ablate.workspace import TEMPORARY_PREFIX, Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Counts of what is done, and the verb to run next."""
+
+    workspace: str
+    prepared: bool
+    partitions: int
+    units: int
+    units_trained: int
+    seed_trained: bool
+    scored: int
+    mixtures_scored: int
+    failed: int
+    next: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def status(study: Study) -> Status:
+    """Return the state of a study's workspace; nothing is changed."""
+    workspace = study.open_workspace()
+    corpus = read_corpus(workspace)
+    pool = read_pool(workspace)
+    seed_done, done, wanted = False, 0, 0
+    if corpus is not None:
+        seed = seed_job(study, corpus, workspace)
+        seed_done = pool is not None if seed is None else is_complete(seed.path, seed)
+        mark = seed.fingerprint if seed else (pool.seed.fingerprint if pool else "")
+        folder = seed.path if seed else workspace.root / (pool.seed.folder if pool else "")
+        jobs = unit_jobs(study, corpus, workspace, mark, folder) if mark else []
+        jobs = [job for job in jobs if job.metadata["partition"] not in study.units]
+        imported = sum(len(folders) for folders in study.units.values())
+        wanted = len(jobs) + imported
+        done = sum(is_complete(job.path, job) for job in jobs) + imported
+    trials, mixtures, failed = 0, 0, 0
+    if corpus is not None and pool is not None:
+        board = standing_of(study, workspace, pool).leaderboard(Journal(workspace.journal))
+        trials, mixtures, failed = len(board.trials), len(board.mixtures), len(board.failed)
+    return Status(
+        workspace=str(workspace.root),
+        prepared=corpus is not None,
+        partitions=len(corpus.partitions) if corpus else 0,
+        units=wanted,
+        units_trained=done,
+        seed_trained=seed_done,
+        scored=trials,
+        mixtures_scored=mixtures,
+        failed=failed,
+        next=_next(corpus is not None, pool is not None and done == wanted, mixtures),
+    )
+
+
+def _next(prepared: bool, trained: bool, mixtures: int) -> str:
+    if not prepared:
+        return "prepare"
+    if not trained:
+        return "train"
+    return "export" if mixtures else "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """Folders that nothing refers to, and their bytes."""
+
+    folders: tuple[Path, ...]
+    bytes: int
+
+
+def garbage(study: Study) -> Garbage:
+    """Return what `clean` would remove: models of no pool, left-over and temporary folders."""
+    workspace = study.open_workspace()
+    kept = _referred(study, workspace)
+    corpus = read_corpus(workspace)
+    slugs = _corpus_folders(corpus)
+    found = [
+        folder
+        for parent, keep in ((workspace.models, kept), (workspace.corpus, slugs))
+        if parent.is_dir() and keep is not None
+        for folder in sorted(parent.iterdir())
+        if folder.is_dir() and not folder.is_symlink() and folder.name not in keep
+    ]
+    found += sorted(
+        path for path in workspace.root.glob(f"{TEMPORARY_PREFIX}*") if not path.is_symlink()
+    )
+    return Garbage(folders=tuple(found), bytes=sum(_size(folder) for folder in found))
+
+
+def clean(study: Study) -> Garbage:
+    """Remove what `garbage` lists and return it."""
+    with study.open_workspace().lock():
+        found = garbage(study)
+        for path in found.folders:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    return found
+
+
+def _referred(study: Study, workspace: Workspace) -> set[str]:
+    """Return the names under models/ that the pool and unfinished runs of this study refer to."""
+    kept: set[str] = set()
+    pool = read_pool(workspace)
+    if pool is not None:
+        kept |= {Path(pool.seed.folder).name} | {Path(unit.folder).name for unit in pool.units}
+    corpus = read_corpus(workspace)
+    if corpus is not None:
+        seed = seed_job(study, corpus, workspace)
+        jobs = [seed] if seed else []
+        if seed is not None:
+            jobs += unit_jobs(study, corpus, workspace, seed.fingerprint, seed.path)
+        elif pool is not None:
+            start = workspace.root / pool.seed.folder
+            jobs += unit_jobs(study, corpus, workspace, pool.seed.fingerprint, start)
+        kept |= {job.path.name for job in jobs} | {Path(job.resume_folder).name for job in jobs}
+    return kept
+
+
+def _corpus_folders(corpus: Any) -> set[str] | None:
+    """Return the names under corpus/ that are in use; None keeps everything."""
+    if corpus is None:
+        return None
+    files = [info.train for info in corpus.partitions.values()]
+    files += [info.tokens_file for info in corpus.domains.values()]
+    files += [corpus.seed] if corpus.seed else []
+    return {Path(file.path).parent.name for file in files} | {"@tokenizer"}
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())

@@ -1,0 +1,231 @@
+"""Answers as tables of at most 80 columns, for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ablate.corpus import Corpus
+from ablate.planning import Plan
+from ablate.search.leaderboard import Leaderboard
+from ablate.search.table import Trial
+from ablate.status import Status
+
+WIDTH = 80
+SHOWN_PER_SIZE = 3
+UNITS_SHOWN = 24
+
+
+def console() -> Console:
+    """Return the console of standard output, 80 columns wide."""
+    return Console(file=sys.stdout, width=WIDTH, highlight=False, soft_wrap=False)
+
+
+def count(value: float) -> str:
+    """Return a number with a suffix: 1.2k, 3.4M, 5.6G, ..."""
+    for suffix in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if abs(value) < 1000:
+            return f"{value:.0f}{suffix}" if suffix == "" else f"{value:.3g}{suffix}"
+        value /= 1000
+    return f"{value:.3g}Y"
+
+
+def corpus_table(corpus: Corpus) -> list[Table | Text]:
+    """Return the partitions with what was kept and dropped, and the domains."""
+    table = _table("Partitions")
+    for title in ("documents", "tokens", "units", "unused", "empty", "dupl.", "overlap"):
+        table.add_column(title, justify="right")
+    for name, info in sorted(corpus.partitions.items()):
+        dropped = info.dropped
+        table.add_row(
+            Text(name),
+            f"{info.documents:,}",
+            count(info.tokens),
+            str(info.units),
+            count(info.unused_tokens),
+            str(dropped.get("empty", 0) + dropped.get("not_text", 0)),
+            str(dropped.get("duplicate", 0)),
+            str(dropped.get("contaminated", 0)),
+        )
+    domains = _table("Evaluation")
+    for title in ("kind", "documents", "tokens", "bytes"):
+        domains.add_column(title, justify="right")
+    for name, domain in sorted(corpus.domains.items(), key=lambda item: (item[1].kind, item[0])):
+        kind = "held out" if domain.kind == "heldout" else "domain"
+        row = (kind, f"{domain.documents:,}", count(domain.tokens), count(domain.bytes))
+        domains.add_row(Text(name), *row)
+    return [table, domains]
+
+
+def units_table(board: Leaderboard) -> Table:
+    """Return each unit's loss on each held-out split and domain; a row's units in order."""
+    names = board.domains
+    table = _table("Loss of the seed and of each unit (rows) on each text (columns)")
+    for name in names:
+        table.add_column(_short(name, max(5, 58 // max(1, len(names)))), justify="right")
+    rows = [row for row in board.trials if row.candidate.kind in ("seed", "unit") and row.scores]
+    best = {name: min(row.losses[name] for row in rows) for name in names} if rows else {}
+    for row in rows[: UNITS_SHOWN + 1]:
+        label = "seed" if row.candidate.kind == "seed" else f"{row.partitions[0]}"
+        number = row.candidate.unit
+        suffix = "" if number is None or board.units.get(label, 1) == 1 else f" {number}"
+        cells = [
+            Text(f"{row.losses[n]:.2f}", style="bold" if row.losses[n] == best[n] else "")
+            for n in names
+        ]
+        table.add_row(Text(_short(label, 14) + suffix), *cells)
+    if len(rows) > UNITS_SHOWN + 1:
+        table.caption = f"{len(rows) - UNITS_SHOWN - 1} more units are in trials.parquet"
+    return table
+
+
+def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | Text]:
+    """Return the best mixtures of each size with the mean of their members beside them."""
+    table = _table("Best mixtures of each size (objective: mean loss, nats per token; lower wins)")
+    table.columns[0].header = "size"
+    table.add_column("rank", justify="right")
+    table.add_column("mixture", ratio=1, overflow="fold")
+    for title in ("merge", "members", "gain"):
+        table.add_column(title, justify="right")
+    for size in board.best_of_size:
+        rows = [row for row in board.mixtures if row.size == size]
+        for rank, row in enumerate(rows[:per_size], start=1):
+            table.add_row(
+                f"{size}" if rank == 1 else "",
+                f"{rank}/{len(rows)}",
+                Text(" + ".join(row.partitions)),
+                f"{row.objective:.4f}",
+                "" if row.member_objective is None else f"{row.member_objective:.4f}",
+                _gain(row),
+                end_section=rank == min(per_size, len(rows)),
+            )
+    return [table, Text(reading(board))]
+
+
+def reading(board: Leaderboard) -> str:
+    """Return what the numbers say and what they cannot say yet, in plain sentences."""
+    best = board.best
+    proxies = [row for row in board.mixtures if row.member_objective is not None]
+    wins = sum(_beats(row) for row in proxies)
+    failed = f" {len(board.failed)} trial(s) failed: see trials.parquet." if board.failed else ""
+    return (
+        f"Best of all {len(board.mixtures):,} scored: {' + '.join(best.partitions)} "
+        f"({best.objective:.4f}).\n"
+        f"'merge' is the loss of the averaged model, 'members' the mean loss of the models in it; "
+        f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}\n"
+        "What this can tell: which mixture is better among those of the same size. What it "
+        "cannot tell until `validate` has calibrated it: whether a larger or a smaller mixture is "
+        "better, and the loss of a model truly trained on it."
+    )
+
+
+def trial_table(row: Trial) -> Table:
+    """Return one model's scores on every domain."""
+    title = " + ".join(f"{name} {w:.3g}" for name, w in _weights(row)) or "seed"
+    table = _table(title)
+    for heading in ("loss", "± error", "perplexity", "bits/byte"):
+        table.add_column(heading, justify="right")
+    for name, score in sorted(row.scores.items()):
+        table.add_row(
+            Text(name),
+            f"{score.loss:.4f}",
+            f"{score.stderr:.4f}",
+            f"{score.perplexity:.2f}",
+            f"{score.bits_per_byte:.4f}",
+        )
+    if row.objective is not None:
+        table.add_section()
+        table.add_row("objective", f"{row.objective:.4f}", "", "", "")
+    return table
+
+
+def plan_table(plan: Plan) -> list[Table | Text]:
+    """Return partitions, work and costs."""
+    table = _table(f"{plan.study}: partitions" + ("" if plan.exact else " (estimates)"))
+    for title in ("documents", "tokens", "units", "unused tokens"):
+        table.add_column(title, justify="right")
+    for part in plan.partitions:
+        table.add_row(
+            Text(part.name),
+            f"{part.documents:,}",
+            count(part.tokens),
+            str(part.units),
+            count(max(0, part.unused_tokens)),
+        )
+    work = _table("Work")
+    work.show_header = False
+    work.add_column("value", ratio=1)
+    ratio = plan.naive_flops / max(1, plan.training_flops + plan.search_flops)
+    for name, value in (
+        ("model", f"{count(plan.parameters)} parameters"),
+        ("training", f"{plan.runs} runs, {count(plan.seed_tokens)} seed tokens + "
+         f"{count(plan.unit_training_tokens)} unit tokens, {count(plan.training_flops)}FLOP"),
+        ("search", f"{plan.trials:,} of {plan.mixtures:,} mixtures ({plan.algorithm}: {plan.why})"),
+        ("scoring", f"{count(plan.evaluated_tokens)} tokens a mixture, "
+         f"{count(plan.search_flops)}FLOP"),
+        ("device time", f"about {_hours(plan.device_hours)} of one {plan.device} "
+         f"({plan.devices} in use)"),
+        ("the naive way", f"train every mixture: {count(plan.naive_flops)}FLOP, "
+         f"{_hours(plan.naive_device_hours)}: {ratio:.3g} times as much"),
+        ("memory", f"pool {count(plan.pool_bytes)}B, training {count(plan.worker_bytes)}B a run, "
+         f"evaluator {count(plan.evaluator_bytes)}B"),
+    ):  # fmt: skip
+        work.add_row(Text(name), Text(value))
+    return [table, work]
+
+
+def status_table(status: Status) -> Table:
+    """Return what is done and what comes next."""
+    table = _table("Status")
+    table.show_header = False
+    table.add_column("value", ratio=1, overflow="fold")
+    for name, value in (
+        ("workspace", status.workspace),
+        ("corpus", f"{status.partitions} partitions" if status.prepared else "not prepared"),
+        ("seed", "ready" if status.seed_trained else "not trained"),
+        ("units", f"{status.units_trained} of {status.units} trained"),
+        ("scored", f"{status.scored:,} models, {status.mixtures_scored:,} of them mixtures"),
+        ("failed", f"{status.failed:,} trials"),
+        ("next", f"ablate {status.next}"),
+    ):
+        table.add_row(name, Text(value))
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=Text(title, style="bold"), title_justify="left", width=WIDTH, box=None)
+    table.add_column("", no_wrap=False, overflow="fold")
+    table.pad_edge = False
+    return table
+
+
+def _gain(row: Trial) -> str:
+    if row.member_objective is None or row.objective is None:
+        return ""
+    return f"{row.member_objective - row.objective:+.4f}"
+
+
+def _beats(row: Trial) -> bool:
+    return (
+        row.objective is not None
+        and row.member_objective is not None
+        and row.objective < row.member_objective
+    )
+
+
+def _weights(row: Trial) -> Sequence[tuple[str, float]]:
+    return row.candidate.mixture.weights if row.candidate.mixture else ()
+
+
+def _short(name: str, width: int) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.1f} h"
