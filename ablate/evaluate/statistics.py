@@ -1,0 +1,79 @@
+"""From summed negative log-likelihoods of blocks to a domain's score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainScore:
+    """How well a model predicts one domain.
+
+    `nats` is the summed negative log-likelihood of the `tokens` scored tokens, which stand for
+    `bytes` bytes of text; `stderr` the standard error of `loss`, nats per token (0 for one block).
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+    stderr: float
+
+    @property
+    def loss(self) -> float:
+        """Return nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """Return exp(loss), infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 709 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Return bits per UTF-8 byte; NaN when the tokens stand for no bytes."""
+        return self.nats / (math.log(2) * self.bytes) if self.bytes else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DomainScore:
+        """Return the score that `to_json` wrote."""
+        return cls(
+            nats=float(value["nats"]),
+            tokens=int(value["tokens"]),
+            bytes=int(value["bytes"]),
+            stderr=float(value["stderr"]),
+        )
+
+
+def domain_score(nats: np.ndarray, tokens: np.ndarray, text_bytes: int) -> DomainScore:
+    """Return the score of blocks with summed `nats` [blocks] over `tokens` [blocks] tokens."""
+    return DomainScore(
+        nats=math.fsum(nats.tolist()),
+        tokens=int(tokens.sum()),
+        bytes=text_bytes,
+        stderr=ratio_stderr(nats, tokens),
+    )
+
+
+def ratio_stderr(nats: np.ndarray, tokens: np.ndarray) -> float:
+    """Return the standard error of sum(nats) / sum(tokens) with blocks as the sample.
+
+    Blocks, not tokens, are the units of sampling: neighbouring tokens are no independent draws.
+    For the ratio estimator R = sum y / sum x over n blocks it is
+    sqrt(n / (n - 1) * sum (y_i - R x_i)^2) / sum x (Cochran, Sampling Techniques, section 2.11).
+    0 for one block.
+    """
+    count = nats.size
+    if count < 2:
+        return 0.0
+    total = float(tokens.sum())
+    residual = nats - nats.sum() / total * tokens
+    return math.sqrt(count / (count - 1) * float(residual @ residual)) / total

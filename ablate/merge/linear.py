@@ -1,0 +1,130 @@
+"""The linear merge: a weighted sum of flat parameter vectors, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+# Elements of a slice: the accumulator stays in a core's L2 cache while members stream past it.
+SLICE = 1 << 17
+DEVICE_SLICE = 1 << 26
+# Slices are whole vectors of every CPU, so that no element takes the scalar end of a loop.
+VECTOR = 64
+
+
+def linear(
+    out: torch.Tensor,
+    members: Sequence[torch.Tensor],
+    weights: Sequence[float],
+    *,
+    threads: int = 1,
+) -> None:
+    """Write sum_k weights[k] * members[k] into `out`.
+
+    `out` is a flat float32 or bfloat16 tensor of shape [n], on CPU or CUDA; each member is a flat
+    float32 tensor of shape [n] (on the CPU, or on out's device). Members are added in the given
+    order in float32 (weights rounded to float32 first, then o = w_0 m_0, o = fma(w_k, m_k, o)),
+    one cast to out's dtype at the end. Every element sees the same operations: the bits depend
+    neither on slices nor on threads. Zero weights are skipped, so one member of weight 1 is
+    copied bit for bit.
+
+    Raises ValueError when there are no members, or sizes or dtypes do not fit.
+    """
+    _require_fit(out, members, weights)
+    kept = [(m, float(torch.tensor(w))) for m, w in zip(members, weights, strict=True) if w != 0.0]
+    terms = [member for member, _ in kept]
+    factors = [weight for _, weight in kept]
+    with torch.inference_mode():
+        if not terms:
+            out.zero_()
+        elif out.is_cuda:
+            _device_sum(out, terms, factors)
+        else:
+            _host_sum(out, terms, factors, threads)
+
+
+def _require_fit(
+    out: torch.Tensor, members: Sequence[torch.Tensor], weights: Sequence[float]
+) -> None:
+    if not members or len(members) != len(weights):
+        raise ValueError(
+            f"as many members as weights, at least one, must be given, got {len(members)} and "
+            f"{len(weights)}"
+        )
+    if out.dim() != 1 or not out.is_contiguous():
+        raise ValueError(f"out must be a flat contiguous tensor, got shape {list(out.shape)}")
+    if out.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"out must be float32 or bfloat16, got {out.dtype}")
+    for index, member in enumerate(members):
+        if member.shape != out.shape or member.dtype != torch.float32:
+            raise ValueError(
+                f"member {index} must be float32 of shape {list(out.shape)}, got {member.dtype} "
+                f"of shape {list(member.shape)}"
+            )
+
+
+def _host_sum(
+    out: torch.Tensor, terms: list[torch.Tensor], factors: list[float], threads: int
+) -> None:
+    whole = out.numel() // VECTOR * VECTOR
+    share = -(-max(whole, 1) // (threads * VECTOR)) * VECTOR
+    pieces = [(start, min(start + share, whole)) for start in range(0, whole, share)]
+
+    def piece(bounds: tuple[int, int]) -> None:
+        with torch.inference_mode():
+            _sum_slices(out, terms, factors, *bounds)
+
+    if len(pieces) > 1:
+        with ThreadPoolExecutor(len(pieces)) as pool:
+            list(pool.map(piece, pieces))
+    elif pieces:
+        piece(pieces[0])
+    if whole < out.numel():
+        _sum_tail(out, terms, factors, whole)
+
+
+def _sum_slices(
+    out: torch.Tensor, terms: list[torch.Tensor], factors: list[float], start: int, stop: int
+) -> None:
+    scratch = None if out.dtype == torch.float32 else torch.empty(SLICE, dtype=torch.float32)
+    targets = out[start:stop].split(SLICE)
+    sources = zip(*(term[start:stop].split(SLICE) for term in terms), strict=True)
+    for target, (first, *rest) in zip(targets, sources, strict=True):
+        total = target if scratch is None else scratch[: target.numel()]
+        if factors[0] == 1.0:
+            total.copy_(first)
+        else:
+            torch.mul(first, factors[0], out=total)
+        for term, factor in zip(rest, factors[1:], strict=True):
+            total.add_(term, alpha=factor)
+        if scratch is not None:
+            target.copy_(total)
+
+
+def _sum_tail(
+    out: torch.Tensor, terms: list[torch.Tensor], factors: list[float], start: int
+) -> None:
+    """Sum the last elements inside zero-padded vectors, by the same instructions as the rest."""
+    size = out.numel() - start
+    padded = torch.zeros(VECTOR, dtype=out.dtype)
+    ends = []
+    for term in terms:
+        end = torch.zeros(VECTOR, dtype=torch.float32)
+        end[:size] = term[start:]
+        ends.append(end)
+    _sum_slices(padded, ends, factors, 0, VECTOR)
+    out[start:] = padded[:size]
+
+
+def _device_sum(out: torch.Tensor, terms: list[torch.Tensor], factors: list[float]) -> None:
+    """Sum on the device: members of the host are moved slice by slice."""
+    for start in range(0, out.numel(), DEVICE_SLICE):
+        stop = min(start + DEVICE_SLICE, out.numel())
+        total = terms[0][start:stop].to(out.device, dtype=torch.float32, non_blocking=True)
+        total = total.clone() if factors[0] == 1.0 else total * factors[0]
+        for term, factor in zip(terms[1:], factors[1:], strict=True):
+            moved = term[start:stop].to(out.device, non_blocking=True)
+            total.add_(moved, alpha=factor)
+        out[start:stop].copy_(total)

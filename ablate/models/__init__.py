@@ -1,0 +1,1 @@
+"""Models: building, the flat parameter layout, checkpoints, the pool."""

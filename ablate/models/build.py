@@ -1,0 +1,159 @@
+"""Models from presets: a transformers config, random weights from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    Olmo2Config,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from ablate.errors import StudyError, did_you_mean
+from ablate.models.load import load_model, quiet_transformers
+from ablate.models.sources import first_line, read_config, resolve_folder
+from ablate.study import ModelSettings, Study
+
+__all__ = ["PRESETS", "build_config", "build_model", "load_model", "padded_vocabulary"]
+
+VOCABULARY_MULTIPLE = 64
+
+
+def padded_vocabulary(size: int) -> int:
+    """Return `size` rounded up to a multiple of 64: matrix kernels run whole tiles.
+
+    The rows beyond the tokenizer's are never asked for; training makes them improbable.
+    """
+    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def _tiny(vocab_size: int, positions: int) -> PretrainedConfig:
+    """Llama with 0.8 M parameters beside the embedding, for CPUs."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+    )
+
+
+def _paper(hidden: int, heads: int, layers: int) -> Callable[[int, int], PretrainedConfig]:
+    def config(vocab_size: int, positions: int) -> PretrainedConfig:
+        return Olmo2Config(
+            vocab_size=vocab_size,
+            hidden_size=hidden,
+            # SwiGLU of 8/3 the width, as OLMo has it: 4 widths in two halves of the projection.
+            intermediate_size=-(-8 * hidden // 3 // 64) * 64,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=positions,
+            tie_word_embeddings=True,
+        )
+
+    return config
+
+
+# Shapes of Na et al. (arXiv 2410.15661): width, heads, layers of their 130M and 1.1B decoders.
+PRESETS: dict[str, Callable[[int, int], PretrainedConfig]] = {
+    "tiny": _tiny,
+    "130m": _paper(768, 12, 12),
+    "1b": _paper(2048, 16, 24),
+}
+
+
+def build_config(
+    settings: ModelSettings, vocab_size: int, eos_token_id: int, sequence_length: int
+) -> PretrainedConfig:
+    """Return the config of `settings.preset` with its overrides.
+
+    Raises StudyError for an override that is no key of the config, or that it refuses.
+    """
+    preset = PRESETS[str(settings.preset)]
+    config = preset(padded_vocabulary(vocab_size), max(sequence_length, 2048))
+    values = config.to_dict()
+    for key in settings.overrides:
+        if key not in values or key in ("model_type", "vocab_size", "architectures", "dtype"):
+            raise StudyError(
+                f"model.overrides must be keys of the preset's config, got '{key}'; "
+                f"{did_you_mean(key, values)}"
+            )
+    values.update(settings.overrides)
+    values.update(bos_token_id=None, eos_token_id=eos_token_id, pad_token_id=None)
+    # Derived from the width and the heads unless they are asked for themselves.
+    for key, source in (("head_dim", None), ("num_key_value_heads", "num_attention_heads")):
+        if key not in settings.overrides and key in values:
+            values[key] = values[source] if source else None
+    try:
+        return type(config).from_dict(values)  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise StudyError(
+            f"model.overrides must make a {type(config).__name__}: {first_line(error)}; mend them"
+        ) from error
+
+
+def build_model(
+    settings: ModelSettings,
+    vocab_size: int,
+    eos_token_id: int,
+    rng_seed: int,
+    sequence_length: int,
+) -> PreTrainedModel:
+    """Return the study's model in float32: a preset with random weights, or a checkpoint's.
+
+    Random weights are a function of `rng_seed` alone; the process's own random state is kept.
+    """
+    if settings.path is not None:
+        return load_model(settings.path, trust_remote_code=settings.trust_remote_code)
+    config = build_config(settings, vocab_size, eos_token_id, sequence_length)
+    try:
+        with torch.random.fork_rng(devices=[]), quiet_transformers():
+            torch.manual_seed(rng_seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise StudyError(
+            f"model.overrides must make a model: {first_line(error)}; mend them"
+        ) from error
+    model.config.architectures = [type(model).__name__]
+    return model  # type: ignore[no-any-return]
+
+
+def count_parameters(study: Study) -> int:
+    """Return the parameters of a study's model, tied ones once; no weights are made or read."""
+    settings = study.model
+    if settings.path is None:
+        vocabulary = (
+            study.tokenizer.train.vocab_size
+            if study.tokenizer.train
+            else _tokenizer_size(study.tokenizer.path or "")
+        )
+        config = build_config(settings, vocabulary, 0, study.train.sequence_length)
+    else:
+        folder = resolve_folder(settings.path, trust_remote_code=settings.trust_remote_code)
+        config = read_config(folder, trust_remote_code=settings.trust_remote_code)
+    with torch.device("meta"), quiet_transformers():
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=settings.trust_remote_code
+        )
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _tokenizer_size(path: str) -> int:
+    from transformers import AutoTokenizer
+
+    try:
+        return len(AutoTokenizer.from_pretrained(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(
+            f"tokenizer.path must name a tokenizer folder or hub id, got '{path}': "
+            f"{first_line(error)}"
+        ) from error

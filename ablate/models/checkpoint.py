@@ -1,0 +1,223 @@
+"""Checkpoints: plain Hugging Face folders, written whole or not at all, read into flat vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig
+
+from ablate.errors import CheckpointError
+from ablate.models.layout import Layout, architecture_of
+from ablate.models.sources import read_config, weight_files
+from ablate.models.tensor_file import (
+    DTYPE_NAMES,
+    StoredTensor,
+    read_bytes,
+    read_header,
+    read_into,
+    write_tensors,
+)
+from ablate.workspace import file_digest, publish_folder, temporary_folder, write_json
+
+WEIGHTS = "model.safetensors"
+TRAINING = "training.json"
+CHECK_ELEMENTS = 1 << 16  # finite checks work on pieces that stay in the cache
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    config: PretrainedConfig,
+    layout: Layout,
+    flat: torch.Tensor | np.ndarray,
+    tokenizer_folder: Path,
+    training: Mapping[str, Any],
+    constants: Mapping[str, torch.Tensor] | None = None,
+) -> str:
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` loads; return its digest.
+
+    `flat` has shape [layout.numel]; float32 or bfloat16 as given. The digest is the SHA-256 of
+    model.safetensors; it also stands in training.json as `digest`, beside `training`. The folder
+    is written under a temporary name and renamed, replacing what was there.
+
+    Raises CheckpointError when a value is not finite.
+    """
+    vector = torch.from_numpy(flat) if isinstance(flat, np.ndarray) else flat.detach().cpu()
+    if vector.shape != (layout.numel,):
+        raise ValueError(f"flat must have shape [{layout.numel}], got {list(vector.shape)}")
+    tensors = {
+        entry.name: vector[entry.offset : entry.offset + entry.numel].view(entry.shape)
+        for entry in layout.entries
+    }
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"weights must be finite: tensor '{name}' for {folder} is not; lower "
+                "train.learning_rate or use precision fp32"
+            )
+    with temporary_folder(folder.parent) as temporary:
+        _write_config(temporary, config, vector.dtype)
+        for item in sorted(tokenizer_folder.iterdir()):
+            if item.is_file() and item.name not in ("config.json", WEIGHTS, TRAINING):
+                shutil.copyfile(item, temporary / item.name)
+        digest = write_tensors(temporary / WEIGHTS, {**tensors, **dict(constants or {})})
+        write_json(temporary / TRAINING, {**training, "digest": digest})
+        publish_folder(temporary, folder)
+    return digest
+
+
+def _write_config(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> None:
+    values = config.to_dict()
+    values["dtype"] = str(dtype).removeprefix("torch.")
+    values.pop("_name_or_path", None)
+    text = json.dumps(values, indent=2, sort_keys=True, default=str)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights.
+
+    For model.safetensors it is that of the file's bytes; for shards that of their names and
+    digests in order. Raises CheckpointError when there are none.
+    """
+    files = weight_files(folder)
+    if len(files) == 1:
+        return file_digest(files[0])
+    lines = "".join(f"{path.name} {file_digest(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def load_flat(
+    folder: Path,
+    layout: Layout,
+    *,
+    digest: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return a checkpoint's weights as float32 of shape [layout.numel], padding zero.
+
+    Written into `out` when given. Tied tensors may be stored once or twice. With `digest`, the
+    file must have it.
+
+    Raises CheckpointError, in one line that names file and tensors: cut short or altered files,
+    other tensors or shapes than the layout's, another architecture, values that are not finite.
+    """
+    if digest is not None and (found := checkpoint_digest(folder)) != digest:
+        raise CheckpointError(
+            f"weights must have digest {digest[:12]}: {folder} has {found[:12]}; it was altered "
+            "after it was written: train or copy it again"
+        )
+    stored: dict[str, StoredTensor] = {}
+    for path in weight_files(folder):
+        stored.update(read_header(path))
+    _require_architecture(folder, layout)
+    sources = _matched(folder, layout, stored)
+    if out is None:
+        out = np.zeros(layout.numel, dtype=np.float32)
+    elif out.shape != (layout.numel,) or out.dtype != np.float32:
+        raise ValueError(f"out must be float32 of shape [{layout.numel}]")
+    position = 0
+    for entry in layout.entries:
+        out[position : entry.offset] = 0
+        position = entry.offset + entry.numel
+        values = out[entry.offset : position]
+        read_into(sources[entry.name], values)
+        require_finite(values, entry.name, sources[entry.name].path)
+    out[position:] = 0
+    return out
+
+
+def require_finite(values: np.ndarray, name: str, path: Path) -> None:
+    """Raise CheckpointError when the flat float32 `values` of a tensor hold NaN or infinity."""
+    for start in range(0, values.size, CHECK_ELEMENTS):
+        if not np.isfinite(values[start : start + CHECK_ELEMENTS]).all():
+            raise CheckpointError(
+                f"weights must be finite: tensor '{name}' of {path} holds NaN or infinity; "
+                "its training diverged, train it again with a lower rate"
+            )
+
+
+def _require_architecture(folder: Path, layout: Layout) -> None:
+    got = architecture_of(read_config(folder))
+    names = sorted(set(got) | set(layout.architecture))
+    wrong = [name for name in names if got.get(name) != layout.architecture.get(name)]
+    if layout.architecture and wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"models of a pool must have one architecture: {folder / 'config.json'} has {first} = "
+            f"{got.get(first)!r}, the pool has {layout.architecture.get(first)!r}"
+            f"{_more(wrong)}; use checkpoints that start from the same seed"
+        )
+
+
+def _matched(
+    folder: Path, layout: Layout, stored: Mapping[str, StoredTensor]
+) -> dict[str, StoredTensor]:
+    """Return the stored tensor of each entry; refuse what is missing, unknown or mis-shaped."""
+    owners = {entry.name: entry.name for entry in layout.entries} | dict(layout.aliases)
+    shapes = {entry.name: entry.shape for entry in layout.entries}
+    found: dict[str, StoredTensor] = {}
+    for alias, owner in sorted(owners.items(), key=lambda item: item[0] != item[1]):
+        if alias in stored:
+            found.setdefault(owner, stored[alias])
+    missing = [name for name in shapes if name not in found]
+    unknown = sorted(set(stored) - set(owners) - set(layout.constants))
+    shaped = sorted(n for n in owners if n in stored and stored[n].shape != shapes[owners[n]])
+    for names, rule in ((missing, "must be there"), (unknown, "is none of the architecture's")):
+        if names:
+            raise CheckpointError(
+                f"models of a pool must have one architecture: tensor '{names[0]}' {rule} in "
+                f"{folder}{_more(names)}; use checkpoints that start from the same seed"
+            )
+    if shaped:
+        name = shaped[0]
+        raise CheckpointError(
+            f"models of a pool must have one architecture: tensor '{name}' of {folder} must have "
+            f"shape {list(shapes[owners[name]])}, got {list(stored[name].shape)}{_more(shaped)}; "
+            "use checkpoints that start from the same seed"
+        )
+    _require_constants(folder, layout, stored)
+    _require_tied(layout, stored)
+    return found
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _require_constants(folder: Path, layout: Layout, stored: Mapping[str, StoredTensor]) -> None:
+    dtypes = {name: str(dtype) for dtype, name in DTYPE_NAMES.items()}
+    for name, wanted in layout.constants.items():
+        tensor = stored.get(name)
+        if tensor is None:
+            continue  # a model built from the config brings it
+        head = f"{dtypes.get(tensor.dtype, tensor.dtype)}{tensor.shape}".encode()
+        if hashlib.sha256(head + read_bytes(tensor)).hexdigest() != wanted:
+            raise CheckpointError(
+                f"models of a pool must have equal integer buffers: '{name}' of {folder} differs; "
+                "use checkpoints that start from the same seed"
+            )
+
+
+def _require_tied(layout: Layout, stored: Mapping[str, StoredTensor]) -> None:
+    for alias, owner in layout.aliases.items():
+        if alias in stored and owner in stored and not _equal(stored[alias], stored[owner]):
+            raise CheckpointError(
+                f"tied tensors must be equal: '{alias}' and '{owner}' of {stored[alias].path} "
+                "differ; set tie_word_embeddings to false in every config, or save it again"
+            )
+
+
+def _equal(one: StoredTensor, other: StoredTensor) -> bool:
+    count = int(np.prod(one.shape, dtype=np.int64))
+    values = np.empty((2, count), dtype=np.float32)
+    read_into(one, values[0])
+    read_into(other, values[1])
+    return bool(np.array_equal(values[0], values[1]))

@@ -1,0 +1,89 @@
+"""Models from checkpoint folders, refused in one line when anything is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from ablate.errors import CheckpointError
+from ablate.models.sources import (
+    CONFIG_ERRORS,
+    first_line,
+    read_config,
+    resolve_folder,
+    weight_files,
+)
+from ablate.models.tensor_file import read_header
+
+
+def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Return the causal language model of a folder or hub id, in float32 and eval mode.
+
+    No code of the checkpoint is run unless `trust_remote_code`; pickled weights are never read.
+    Raises CheckpointError, one line, when the folder is none, the weights are cut short, do not
+    fill the architecture exactly, or are not finite.
+    """
+    path = resolve_folder(folder, trust_remote_code=trust_remote_code)
+    config = read_config(path, trust_remote_code=trust_remote_code)
+    for file in weight_files(path):
+        read_header(file)
+    try:
+        with quiet_transformers():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (*CONFIG_ERRORS, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"a checkpoint must load as a causal language model: {path}: {first_line(error)}; "
+            "check its config.json against its weights"
+        ) from error
+    _require_whole(path, found)
+    for name, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"weights must be finite: tensor '{name}' of {path} holds NaN or infinity; its "
+                "training diverged, use another checkpoint"
+            )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _require_whole(path: Path, found: dict[str, object]) -> None:
+    rules = {
+        "mismatched_keys": "must have the shape that config.json gives",
+        "missing_keys": "must be there (it would be made up at random)",
+        "unexpected_keys": "is none of the architecture's",
+    }
+    for kind, rule in rules.items():
+        raw = found.get(kind) or ()
+        names = sorted(str(item[0] if isinstance(item, tuple) else item) for item in raw)  # type: ignore[attr-defined]
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(
+                f"weights must fill the architecture: tensor '{names[0]}' {rule} in {path}{more}; "
+                "check config.json against the weights, or copy the checkpoint again"
+            )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' reports and bars off the terminal; what matters is raised instead."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,167 @@
+"""What a checkpoint folder holds, looked at before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ablate.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+MAX_JSON_BYTES = 64 << 20
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+CONFIG_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    ArithmeticError,
+    RecursionError,
+    StrictDataclassError,
+)
+
+
+def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path:
+    """Return the folder of a checkpoint; a hub id is downloaded where no such path exists.
+
+    Raises CheckpointError when it is neither.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not HUB_ID.fullmatch(str(path)):
+        what = "a file" if folder.exists() else "nothing"
+        raise CheckpointError(
+            f"a checkpoint must be a folder or a hub id, got {what} at {path}; name the folder "
+            "that holds config.json"
+        )
+    patterns = [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=patterns))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"a checkpoint must be a folder or a hub id, got no such folder and no hub model for "
+            f"'{path}' ({reason}); check the name and the network"
+        ) from error
+
+
+def read_small_json(path: Path) -> Any:
+    """Return the JSON of a small file; raise CheckpointError when it is missing or none."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} must be a JSON file below 64 MiB; is it a data file?")
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"a checkpoint folder must hold {path.name}, got none in {path.parent}; name the "
+            "folder that save_pretrained wrote"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} must be JSON ({type(error).__name__}); copy the checkpoint again"
+        ) from error
+
+
+def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Return a checkpoint's config, with the defaults of the installed transformers.
+
+    Raises CheckpointError when it is missing, no config of a known model, or needs model code
+    of its own that was not asked for.
+    """
+    values = read_small_json(folder / "config.json")
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str):
+        raise CheckpointError(
+            f"{folder / 'config.json'} must name a model_type, got {kind!r}; use a transformers "
+            "checkpoint"
+        )
+    if kind not in CONFIG_MAPPING and not trust_remote_code:
+        raise CheckpointError(
+            f"{folder / 'config.json'} must have a model_type that transformers knows, got "
+            f"'{kind}'; if the checkpoint brings model code that you trust, set "
+            "model.trust_remote_code=true"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except CONFIG_ERRORS as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} must be a config that transformers reads: "
+            f"{first_line(error)}; mend it or copy the checkpoint again"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the start of an error's text, on one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint folder: one, or the shards of its index.
+
+    Raises CheckpointError when there are none, or the index points outside the folder.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"a checkpoint must be a folder, got {'a file' if folder.exists() else 'nothing'} at "
+            f"{folder}; name the folder that holds config.json"
+        )
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return _shards(folder)
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
+        raise CheckpointError(
+            f"weights must be safetensors: {folder} has only pickled weights, which can run code "
+            "when read; convert it with transformers' save_pretrained on a machine you trust"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"weights must be a whole model: {folder} is an adapter; merge it into its base "
+            "model (peft's merge_and_unload) and save that"
+        )
+    raise CheckpointError(
+        f"a checkpoint folder must hold {WEIGHTS} or {INDEX}, got neither in {folder}; copy or "
+        "train it again"
+    )
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = read_small_json(folder / INDEX)
+    table = index.get("weight_map") if isinstance(index, dict) else None
+    names = set(table.values()) if isinstance(table, dict) and _texts(table) else set()
+    if not names:
+        raise CheckpointError(
+            f"{folder / INDEX} must map tensor names to files (weight_map); copy the checkpoint "
+            "again"
+        )
+    root = folder.resolve()
+    # A hub cache keeps files as links from snapshots/<revision>/ to blobs/.
+    allowed = {root, root.parent.parent / "blobs"}
+    files = [folder / name for name in sorted(names)]
+    for path in files:
+        if path.name != str(path.relative_to(folder) if path.is_relative_to(folder) else ""):
+            outside = True
+        else:
+            outside = path.resolve().parent not in allowed
+        if outside:
+            raise CheckpointError(
+                f"shards must lie in the checkpoint's folder: {folder / INDEX} names "
+                f"'{path}'; copy the checkpoint again from a source you trust"
+            )
+    return files
+
+
+def _texts(table: dict[str, Any]) -> bool:
+    return all(isinstance(value, str) and value for value in table.values())
