@@ -1,0 +1,113 @@
+"""Mixtures as people write them: a list of partitions, or a file of weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ablate.errors import StudyError, did_you_mean
+from ablate.mixture import Mixture, member_mixture
+
+_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def parse_mixture(
+    text: str, *, known: Collection[str], units: Mapping[str, int], weighting: str
+) -> Mixture:
+    """Return the mixture that `text` names: "law, math", or a .json or .yaml file of weights.
+
+    A member list is weighted by `weighting` ("micro" or "macro"). A partition whose name has a
+    comma is found as it is, or can be written in double quotes. A file holds {partition: weight},
+    or that under the key `weights`, as `export --as weights` writes it.
+    Raises StudyError when a name is unknown or double, or the file is not such a file.
+    """
+    text = text.strip()
+    if text in known:
+        return member_mixture([text], units, weighting)
+    if text.endswith(_SUFFIXES):
+        return read_weights(Path(text)).require_known(known)
+    names = split_names(text, known)
+    for name in names:
+        if name not in known:
+            raise StudyError(
+                f"a mixture must name partitions of the study, got '{name}'; "
+                f"{did_you_mean(name, known)}"
+            )
+        if names.count(name) > 1:
+            raise StudyError(
+                f"a mixture must name a partition once, got '{name}' twice; name it once"
+            )
+    return member_mixture(names, units, weighting)
+
+
+def split_names(text: str, known: Collection[str]) -> list[str]:
+    """Return the names in a comma-separated list; a known name that has commas is kept whole.
+
+    Raises StudyError when a name is empty or a quotation mark is not closed.
+    """
+    names: list[str] = []
+    rest = text.strip()
+    while True:
+        name, rest, ended = _first_name(rest, known)
+        if not name:
+            raise StudyError(
+                f"a mixture must be a list of partitions such as \"law, math\", got '{text}'; "
+                "leave no name empty"
+            )
+        names.append(name)
+        if ended:
+            return names
+
+
+def _first_name(text: str, known: Collection[str]) -> tuple[str, str, bool]:
+    """Return (first name, what follows its comma, whether it was the last)."""
+    if text.startswith('"'):
+        name, mark, rest = text[1:].partition('"')
+        rest = rest.lstrip()
+        if not mark or (rest and not rest.startswith(",")):
+            raise StudyError(
+                f"quotation marks must close at the end of a name, got '{text}'; "
+                'write "one, name", other'
+            )
+        return name, rest[1:].lstrip(), not rest
+    for name in sorted(known, key=len, reverse=True):
+        after = text[len(name) :].lstrip() if text.startswith(name) else "?"
+        if not after or after.startswith(","):
+            return name, after[1:].lstrip(), not after
+    name, comma, rest = text.partition(",")
+    return name.strip(), rest.lstrip(), not comma
+
+
+def read_weights(path: Path) -> Mixture:
+    """Return the mixture in a .json or .yaml file of weights.
+
+    Raises StudyError when it cannot be read, or is not {partition: number}.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+        tree: Any = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
+    except OSError as error:
+        raise StudyError(
+            f"a file of weights must be readable, got {path}: {error.strerror}; check the path"
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise StudyError(
+            f"a file of weights must be {path.suffix.lstrip('.').upper()}, got {path}: {error}; "
+            'write {"partition": share, ...}'
+        ) from error
+    if isinstance(tree, dict) and isinstance(tree.get("weights"), dict):
+        tree = tree["weights"]
+    if not isinstance(tree, dict) or not all(_is_number(value) for value in tree.values()):
+        raise StudyError(
+            f"a file of weights must map partitions to numbers, got {path} with something else; "
+            'write {"partition": share, ...}'
+        )
+    return Mixture.of({str(name): float(value) for name, value in tree.items()})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
