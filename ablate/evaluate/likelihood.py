@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ablate.errors import RunError, StudyError
-from ablate.evaluate.blocks import Domain, block_lengths, group_blocks, scored_bytes
+from ablate.errors import RunError, StudyError, did_you_mean
+from ablate.evaluate.blocks import Domain, Group, block_lengths, group_blocks, scored_bytes
 from ablate.evaluate.head import CPU_TILES, DEVICE_TILES, Tiles, logit_transform, projection_nats
 from ablate.evaluate.statistics import DomainScore, domain_score
 
@@ -48,54 +48,71 @@ class Evaluator:
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else DEVICE_BATCH_TOKENS)
         self.tiles = tiles or (CPU_TILES if on_cpu else DEVICE_TILES)
         _require_fit(model, domains, length)
-        self._names = [domain.name for domain in domains]
-        self._sizes = [block_lengths(domain.tokens.size, length) for domain in domains]
-        self._bytes = [int(scored_bytes(domain, length).sum()) for domain in domains]
-        self._groups = group_blocks(domains, length)
-        self._tokens = [torch.from_numpy(g.tokens).to(self.device) for g in self._groups]
+        self._domains = {domain.name: domain for domain in domains}
+        self._grouped: dict[tuple[str, ...], list[tuple[Group, torch.Tensor]]] = {}
         self._transform = logit_transform(model)
         self.head: Literal["chunked", "model"] = "chunked" if self._head_is_plain() else "model"
 
     @property
     def scored_tokens(self) -> int:
-        """Return the number of tokens that one `score` scores."""
-        return int(sum((sizes - 1).sum() for sizes in self._sizes))
+        """Return the number of tokens that one `score` of all domains scores."""
+        return int(sum((self._sizes(name) - 1).sum() for name in self._domains))
 
-    def score(self) -> dict[str, DomainScore]:
-        """Return the score of every domain, in the order given.
+    def score(self, domains: Sequence[str] | None = None) -> dict[str, DomainScore]:
+        """Return the scores of the named domains, or of all.
 
-        Raises RunError, naming the domain, when a loss is not finite.
+        Raises RunError, naming the domain, when a loss is not finite; StudyError for an unknown
+        name.
         """
-        blocks = self.score_blocks()
         return {
-            name: domain_score(blocks[name], sizes - 1, text_bytes)
-            for name, sizes, text_bytes in zip(self._names, self._sizes, self._bytes, strict=True)
+            name: domain_score(
+                nats,
+                self._sizes(name) - 1,
+                int(scored_bytes(self._domains[name], self.length).sum()),
+            )
+            for name, nats in self.score_blocks(domains).items()
         }
 
-    def score_blocks(self) -> dict[str, np.ndarray]:
+    def score_blocks(self, domains: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return the summed nats of each window, float64 [windows] by domain.
 
-        Raises RunError, naming the domain, when one is not finite.
+        Raises RunError, naming the domain, when one is not finite; StudyError for an unknown name.
         """
-        sums = [np.empty(sizes.size) for sizes in self._sizes]
+        names = tuple(self._domains if domains is None else domains)
+        sums = {name: np.empty(self._sizes(name).size) for name in names}
         with torch.inference_mode():
-            for group, tokens in zip(self._groups, self._tokens, strict=True):
+            for group, tokens in self._windows(names):
                 step = max(1, self.batch_tokens // tokens.shape[1])
-                pieces = [
-                    self._batch_nats(tokens[start : start + step])
-                    for start in range(0, tokens.shape[0], step)
-                ]
+                pieces = [self._batch_nats(batch) for batch in tokens.split(step)]
                 nats = torch.cat(pieces).cpu().numpy()
                 for place, block, value in zip(group.domains, group.blocks, nats, strict=True):
-                    sums[place][block] = value
-        for name, values in zip(self._names, sums, strict=True):
+                    sums[names[place]][block] = value
+        for name, values in sums.items():
             if not np.isfinite(values).all():
                 raise RunError(
-                    f"losses must be finite on domain '{name}', got {values[~np.isfinite(values)][0]}"
-                    "; the model's weights overflow: train with a lower rate, merge with a smaller "
-                    "scale, or evaluate with precision fp32"
+                    f"losses must be finite on domain '{name}', got "
+                    f"{values[~np.isfinite(values)][0]}; the model's weights overflow: train with "
+                    "a lower rate, merge with a smaller scale, or evaluate with precision fp32"
                 )
-        return dict(zip(self._names, sums, strict=True))
+        return sums
+
+    def _sizes(self, name: str) -> np.ndarray:
+        domain = self._domains.get(name)
+        if domain is None:
+            raise StudyError(
+                f"a scored domain must be one of the study's, got '{name}'; "
+                f"{did_you_mean(name, self._domains)}"
+            )
+        return block_lengths(domain.tokens.size, self.length)
+
+    def _windows(self, names: tuple[str, ...]) -> list[tuple[Group, torch.Tensor]]:
+        """Return the windows of the named domains, kept on the device for the next call."""
+        if names not in self._grouped:
+            groups = group_blocks([self._domains[name] for name in names], self.length)
+            self._grouped[names] = [
+                (group, torch.from_numpy(group.tokens).to(self.device)) for group in groups
+            ]
+        return self._grouped[names]
 
     def _batch_nats(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the summed nats of windows [batch, length], float64 [batch]."""
@@ -139,7 +156,7 @@ class Evaluator:
             self.model.get_output_embeddings(), nn.Linear
         ):
             return False
-        tokens = self._tokens[0][:2, :CHECK_TOKENS]
+        tokens = self._windows(tuple(self._domains))[0][1][:2, :CHECK_TOKENS]
         with torch.inference_mode():
             expected = self.model(input_ids=tokens, use_cache=False).logits.float()
             hidden = self._hidden(tokens)

@@ -16,8 +16,8 @@ from ablate.evaluate.device import pick_device
 from ablate.evaluate.likelihood import Evaluator
 from ablate.evaluate.statistics import DomainScore
 from ablate.merge import resolve_method
-from ablate.models.load import load_model
 from ablate.models.layout import bind, layout_of
+from ablate.models.load import load_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

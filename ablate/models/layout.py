@@ -21,7 +21,47 @@ from ablate.workspace import fingerprint
 ALIGNMENT = 16  # elements: float32 entries start on 64-byte lines, bfloat16 ones on 32 bytes
 
 # Config keys that change what a model computes while its tensors keep their shapes.
-ARCHITECTURE_KEYS = ["model_type", "hidden_act", "activation_function", "hidden_activation", "num_attention_heads", "n_head", "num_key_value_heads", "head_dim", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_pct", "rotary_dim", "use_parallel_residual", "parallel_attn", "tie_word_embeddings", "sliding_window", "layer_types", "final_logit_softcapping", "attn_logit_softcapping", "query_pre_attn_scalar", "logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier", "attention_multiplier", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "clip_qkv", "alibi", "num_experts_per_tok", "norm_topk_prob", "do_layer_norm_before", "use_qk_norm"]
+ARCHITECTURE_KEYS = [
+    "model_type",
+    "hidden_act",
+    "activation_function",
+    "hidden_activation",
+    "num_attention_heads",
+    "n_head",
+    "num_key_value_heads",
+    "head_dim",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "rotary_pct",
+    "rotary_dim",
+    "use_parallel_residual",
+    "parallel_attn",
+    "tie_word_embeddings",
+    "sliding_window",
+    "layer_types",
+    "final_logit_softcapping",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "logit_scale",
+    "logits_scaling",
+    "embedding_multiplier",
+    "residual_multiplier",
+    "attention_multiplier",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+    "clip_qkv",
+    "alibi",
+    "num_experts_per_tok",
+    "norm_topk_prob",
+    "do_layer_norm_before",
+    "use_qk_norm",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

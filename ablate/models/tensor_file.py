@@ -87,10 +87,11 @@ def _broken(path: Path, reason: str) -> CheckpointError:
 
 
 def _stored(path: Path, name: str, item: Any, base: int) -> StoredTensor:
+    sound = isinstance(item, dict)
     shape, offsets = (
-        (item.get("shape"), item.get("data_offsets")) if isinstance(item, dict) else (0, 0)
+        _counts(item.get(key) if sound else None) for key in ("shape", "data_offsets")
     )
-    if not (_counts(shape) and _counts(offsets) and len(offsets) == 2):
+    if shape is None or offsets is None or len(offsets) != 2:
         raise _broken(path, f"tensor '{name}' has no sound shape and offsets")
     if item.get("dtype") not in ITEM_BYTES:
         raise CheckpointError(
@@ -113,12 +114,11 @@ def _stored(path: Path, name: str, item: Any, base: int) -> StoredTensor:
     )
 
 
-def _counts(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= 16
-        and all(type(item) is int and 0 <= item < 2**53 for item in value)
-    )
+def _counts(value: Any) -> list[int] | None:
+    """Return a list of at most 16 counts, None when `value` is none."""
+    if not isinstance(value, list) or len(value) > 16:
+        return None
+    return value if all(type(item) is int and 0 <= item < 2**53 for item in value) else None
 
 
 def _require_no_holes(path: Path, tensors: Iterable[StoredTensor], start: int, size: int) -> None:
