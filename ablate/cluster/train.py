@@ -1,0 +1,191 @@
+"""Training jobs on Ray Train V2.
+
+A *lane* is one TorchTrainer run: a worker group that Ray Train schedules as a gang, and restarts
+when a worker dies. A lane trains one job after another, so its start-up (imports, process group)
+is paid once per lane and not once per model. What is trained does not depend on the lane.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from ablate.cluster.lane import work
+from ablate.cluster.queue import JobQueue, Snapshot
+from ablate.cluster.session import scratch_folder, session
+from ablate.errors import RunError, StudyError, UserError
+from ablate.progress import note
+from ablate.resources import Cluster, TrainResources
+from ablate.train.job import Placement, TrainingJob
+from ablate.train.recipe import check_batch
+from ablate.workspace import Workspace
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 60.0
+CONTROLLER_TRIES = 3
+ENVIRONMENT = {
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Imports alone can take most of Ray's 60 s on a busy machine.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
+
+Progress = Callable[[float, float, str], None]
+
+
+def train_jobs(
+    jobs: Sequence[TrainingJob], cluster: Cluster, workspace: Workspace, on_progress: Progress
+) -> None:
+    """Train every job; each ends as its folder in the workspace.
+
+    `on_progress(done, total, detail)` hears tokens over all jobs. A job that fails by itself does
+    not stop the others; at the end UserError (the user can mend it: a loss that diverged, bad
+    tokens) or RunError (machines) names the failed ones in one line. On KeyboardInterrupt the
+    lanes save their states and end, and it is raised again; call it again to go on.
+    """
+    if not jobs:
+        return
+    for job in jobs:
+        check_batch(job.recipe, cluster.train)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    total = sum(job.recipe.tokens for job in jobs)
+    with session(cluster), scratch_folder(cluster) as scratch:
+        queue: Any = (
+            ray.remote(JobQueue).options(num_cpus=0).remote(list(jobs), cluster.train.max_failures)
+        )
+        lanes = [
+            _Lane(number, queue, cluster, scratch, len(jobs))
+            for number in range(lanes_at_once(cluster.train, len(jobs)))
+        ]
+        end = _follow(lanes, queue, lambda now: on_progress(now.tokens, total, _detail(now)))
+    _raise_failures(end, len(jobs), [lane.problem for lane in lanes if lane.problem is not None])
+
+
+def lanes_at_once(train: TrainResources, jobs: int) -> int:
+    """Return how many worker groups the connected cluster holds at once, at most `jobs`.
+
+    Raises StudyError when not even one fits.
+    """
+    held = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            resources = node["Resources"]
+            fits = resources.get("CPU", 0.0) / train.cpus_per_worker
+            if train.gpus_per_worker:
+                fits = min(fits, resources.get("GPU", 0.0) / train.gpus_per_worker)
+            held += int(fits + 1e-9)
+    lanes = held // train.workers_per_run
+    if lanes < 1:
+        raise StudyError(
+            "the cluster must hold one training run: train.workers_per_run "
+            f"{train.workers_per_run} workers of {train.cpus_per_worker:g} CPUs and "
+            f"{train.gpus_per_worker:g} GPUs, got room for {held}; lower them in the cluster file"
+        )
+    return max(1, min(jobs, lanes, train.concurrent_runs or lanes))
+
+
+class _Lane(threading.Thread):
+    """One TorchTrainer run; off the main thread, where Ray Train would take over Ctrl-C."""
+
+    def __init__(self, lane: int, queue: Any, cluster: Cluster, scratch: Path, jobs: int) -> None:
+        super().__init__(name=f"lane-{lane}", daemon=True)
+        self.problem: str | None = None
+        train = cluster.train
+        resources = {"CPU": train.cpus_per_worker}
+        if train.gpus_per_worker:
+            resources["GPU"] = train.gpus_per_worker
+        self._trainer = TorchTrainer(
+            work,
+            train_loop_config={
+                "queue": queue,
+                "lane": lane,
+                "placement": Placement.of(cluster),
+            },
+            scaling_config=ScalingConfig(
+                num_workers=train.workers_per_run,
+                use_gpu=train.gpus_per_worker > 0,
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                name=f"lane-{lane}",
+                storage_path=str(scratch),
+                # The queue counts deaths per job; this only bounds a group that cannot start.
+                failure_config=FailureConfig(
+                    max_failures=(train.max_failures + 1) * jobs,
+                    controller_failure_limit=CONTROLLER_TRIES,
+                ),
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
+
+    def run(self) -> None:
+        """Run until the queue is empty."""
+        try:
+            self._trainer.fit()
+        except (TrainingFailedError, RayError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            self.problem = lines[-1] if lines else type(error).__name__
+
+
+def _follow(lanes: Sequence[_Lane], queue: Any, show: Callable[[Snapshot], None]) -> Snapshot:
+    """Start the lanes and return the queue's last word when all have ended."""
+
+    def look() -> Snapshot:
+        now: Snapshot = ray.get(queue.snapshot.remote())
+        for text in now.notes:
+            note(text)
+        show(now)
+        return now
+
+    try:
+        for lane in lanes:
+            lane.start()
+        while any(lane.is_alive() for lane in lanes):
+            look()
+            _wait(lanes, POLL_SECONDS)
+        return look()
+    except KeyboardInterrupt:
+        ray.get(queue.stop.remote())
+        note("stopping: each run saves its state at the end of its step")
+        end = time.monotonic() + STOP_SECONDS
+        while any(lane.is_alive() for lane in lanes) and time.monotonic() < end:
+            _wait(lanes, POLL_SECONDS)
+        raise
+
+
+def _wait(lanes: Sequence[_Lane], seconds: float) -> None:
+    for lane in lanes:
+        if lane.is_alive():
+            lane.join(seconds)
+            return
+
+
+def _detail(now: Snapshot) -> str:
+    return f"{now.finished} trained, {len(now.running)} running, {now.waiting} waiting"
+
+
+def _raise_failures(end: Snapshot, jobs: int, problems: Sequence[str]) -> None:
+    left = jobs - end.finished - len(end.failures)
+    if not end.failures and not left:
+        return
+    parts = [str(error) for _, error in end.failures]
+    if left:
+        why = f" ({problems[0]})" if problems else ""
+        parts.append(f"{left} of {jobs} jobs were not trained{why}")
+    text = " ".join("; also: ".join(parts).split())
+    if left or not all(isinstance(error, UserError) for _, error in end.failures):
+        raise RunError(text)
+    raise StudyError(text)

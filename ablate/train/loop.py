@@ -1,0 +1,292 @@
+"""Train one model: the loop over a DeepSpeed engine, the same on one worker and on many."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ablate.corpus import TokenFile, read_tokens
+from ablate.errors import CorpusError, StudyError
+from ablate.models.build import build_model, load_model
+from ablate.models.layout import layout_of
+from ablate.study import ModelSettings
+from ablate.train import resume, together
+from ablate.train.batches import Tokens, Windows
+from ablate.train.deepspeed_config import deepspeed_config
+from ablate.train.job import Placement, TokenSlice, TrainingJob
+from ablate.train.publish import is_complete, publish, read_moments, versions
+from ablate.train.recipe import Batch, Recipe, share_batch
+from ablate.train.resume import ResumePoint
+from ablate.train.steplog import StepLog
+from ablate.train.zero import ZeroEngine, prepare_process
+
+GO_ON, SAVE, STOP = 0, 1, 2
+IGNORED = -100
+
+
+class Reporter(Protocol):
+    """Where a run tells how far it is."""
+
+    def tokens(self, done: int) -> bool:
+        """Hear the tokens trained so far; return whether the run should stop."""
+
+    def note(self, text: str) -> None:
+        """Hear a line for the user."""
+
+
+def train_one(job: TrainingJob, placement: Placement, report: Reporter) -> bool:
+    """Train `job` from its start, or from its resume state, to its published folder.
+
+    Every worker of the run calls it inside an initialized torch.distributed group. `report`
+    is called on worker 0 after each step; when it says so the state is saved and training stops. Returns whether the folder was published. Raises an AblateError, on all workers alike,
+    when the job itself cannot be done.
+    """
+    prepare_process(placement.threads)
+    with _quiet_output():
+        if together.tell(is_complete(job.path, job) if together.rank() == 0 else None):
+            return True
+        run = together.all_or_none(lambda: _Run(job, placement))
+        try:
+            return run.train(report)
+        finally:
+            run.close()
+
+
+class _Run:
+    """One model in training on this worker."""
+
+    def __init__(self, job: TrainingJob, placement: Placement) -> None:
+        self.job, self.placement = job, placement
+        self.recipe: Recipe = job.recipe
+        self.batch: Batch = share_batch(
+            job.recipe, placement.workers, placement.micro_batch_sequences
+        )
+        self.windows = read_windows(job)
+        self.model = start_model(job)
+        check_vocabulary(self.windows, self.model, job.name)
+        self.layout = layout_of(self.model)
+        self.moments = None
+        if self.recipe.carry_moments and job.start.moments is not None:
+            self.moments = read_moments(Path(job.start.moments), self.model)
+        self.engine: ZeroEngine | None = None
+        self.log: StepLog | None = None
+
+    def train(self, report: Reporter) -> bool:
+        engine, point = self._begin(report)
+        self._saved = time.monotonic()
+        started = time.monotonic() - point.seconds
+        if together.rank() == 0:
+            self.log = StepLog(Path(self.job.log_file), point.step)
+        signal, asked = GO_ON, False
+        for step in range(point.step, self.recipe.steps):
+            began = time.monotonic()
+            signal = self._wish(asked)
+            loss, norm, signal = self._step(engine, step, signal)
+            seconds = time.monotonic() - started
+            asked = self._record(engine, step, loss, norm, time.monotonic() - began, report)
+            if signal != GO_ON and step + 1 < self.recipe.steps:
+                point = ResumePoint(step=step + 1, seconds=seconds)
+                resume.save(engine, Path(self.job.resume_folder), point, self._identity())
+                self._saved = time.monotonic()
+                if signal == STOP:
+                    return False
+        publish(engine, self.layout, self.job, self._training(time.monotonic() - started))
+        if together.rank() == 0:
+            resume.remove(Path(self.job.resume_folder))
+        return True
+
+    def _begin(self, report: Reporter) -> tuple[ZeroEngine, ResumePoint]:
+        config = deepspeed_config(self.recipe, self.batch, self.placement)
+        engine = self.engine = ZeroEngine(self.model, self.recipe, config)
+        point = resume.load(engine, Path(self.job.resume_folder), self._identity(), report.note)
+        if point is None and self.moments is not None:
+            engine.set_moments(*self.moments)
+        self.moments = None
+        engine.model.train()
+        return engine, point or ResumePoint(step=0, seconds=0.0)
+
+    def _wish(self, asked: bool) -> int:
+        """Return what worker 0 wants done after the coming step."""
+        if asked:
+            return STOP
+        late = time.monotonic() - self._saved >= self.placement.checkpoint_seconds
+        return SAVE if late else GO_ON
+
+    def _step(self, engine: ZeroEngine, step: int, signal: int) -> tuple[float, float, int]:
+        # Dropout draws from (random seed, step, worker): a resumed run repeats the same draws.
+        torch.manual_seed(draw_seed(self.recipe.rng_seed, step, together.rank()))
+        rows = self.batch.passes * self.batch.sequences
+        first = together.rank() * rows
+        ids = self.windows.batch(step, self.recipe.batch_sequences, first, first + rows)
+        total = torch.zeros((), dtype=torch.float32, device=engine.device)
+        for number, part in enumerate(torch.from_numpy(ids).split(self.batch.sequences)):
+            if number:
+                engine.between_passes()
+            loss = mean_loss(engine.model, part.to(engine.device))
+            engine.backward(loss)
+            total += loss.detach() / self.batch.passes
+        loss_now, signal = together.mean_and_signal(float(total), signal, engine.device)
+        self._check_finite(loss_now, step, "loss")
+        norm = engine.step(self.recipe.learning_rate(step))
+        self._check_finite(norm, step, "gradient norm")
+        return loss_now, norm, signal
+
+    def _check_finite(self, value: float, step: int, what: str) -> None:
+        if not math.isfinite(value) or value < 0:
+            raise StudyError(
+                f"the training {what} must stay finite, got {value} at step {step + 1} of "
+                f"{self.job.name} with learning rate {self.recipe.learning_rate(step):.3g}; lower "
+                "the learning rate, or raise the warm-up"
+            )
+
+    def _record(
+        self,
+        engine: ZeroEngine,
+        step: int,
+        loss: float,
+        norm: float,
+        seconds: float,
+        report: Reporter,
+    ) -> bool:
+        if together.rank() != 0 or self.log is None:
+            return False
+        tokens = (step + 1) * self.recipe.batch_tokens
+        self.log.write(
+            {
+                "step": step + 1,
+                "loss": loss,
+                "learning_rate": engine.learning_rate,
+                "grad_norm": norm,
+                "tokens": tokens,
+                "tokens_per_second": round(self.recipe.batch_tokens / max(seconds, 1e-9), 1),
+            }
+        )
+        return report.tokens(tokens)
+
+    def _identity(self) -> dict[str, Any]:
+        config = self.placement
+        return {
+            "job": self.job.fingerprint,
+            "workers": config.workers,
+            "zero_stage": config.zero_stage,
+            "versions": {name: versions()[name] for name in ("torch", "deepspeed")},
+        }
+
+    def _training(self, seconds: float) -> dict[str, Any]:
+        job, windows = self.job, self.windows
+        return {
+            **job.metadata,
+            "name": job.name,
+            "kind": job.kind,
+            "fingerprint": job.fingerprint,
+            "start": job.start.mark,
+            "recipe": self.recipe.to_json(),
+            "steps": self.recipe.steps,
+            "tokens": self.recipe.tokens,
+            "unit_tokens": windows.tokens,
+            "unused_tokens": windows.dropped_tokens,
+            "passes": self.recipe.steps * self.recipe.batch_sequences / windows.count,
+            **(self.log.summary() if self.log else {}),
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(self.recipe.tokens / max(seconds, 1e-9), 1),
+            "workers": self.placement.workers,
+            "zero_stage": self.placement.zero_stage,
+            "versions": versions(),
+        }
+
+    def close(self) -> None:
+        """Free what this model holds, so that the process can train the next one."""
+        if self.log is not None:
+            self.log.close()
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+
+
+def mean_loss(model: nn.Module, windows: Tensor) -> Tensor:
+    """Return the mean next-token loss (nats, float32) of `windows [sequences, length]`.
+
+    The first token of a window is context only, as with Hugging Face's `labels=input_ids`.
+    """
+    logits = model(input_ids=windows, use_cache=False).logits
+    labels = F.pad(windows[:, 1:], (0, 1), value=IGNORED)
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="mean"
+    )
+
+
+def draw_seed(rng_seed: int, step: int, rank: int) -> int:
+    """Return the seed of torch's generators at a step on a worker."""
+    text = f"{rng_seed}:{step}:{rank}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
+
+
+def start_model(job: TrainingJob) -> nn.Module:
+    """Return the model that training starts from, in float32."""
+    start = job.start
+    if start.folder is not None:
+        return load_model(start.folder, trust_remote_code=start.trust_remote_code)
+    settings = ModelSettings(**dict(start.model or {}))
+    return build_model(
+        settings,
+        start.vocab_size,
+        start.eos_token_id,
+        job.recipe.rng_seed,
+        job.recipe.sequence_length,
+    )
+
+
+def read_windows(job: TrainingJob) -> Windows:
+    """Return the training windows of a job; raises CorpusError when tokens were altered."""
+    pieces = [_read_slice(Path(job.workspace), piece) for piece in job.slices]
+    return Windows(pieces, job.recipe.sequence_length, job.recipe.rng_seed, job.name)
+
+
+def _read_slice(workspace: Path, piece: TokenSlice) -> Tokens:
+    file = TokenFile(path=piece.path, tokens=piece.file_tokens, digest=piece.file_digest)
+    tokens = read_tokens(workspace, file, piece.start, piece.stop)
+    if piece.digest is not None:
+        found = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<u4").tobytes()).hexdigest()
+        if found != piece.digest:
+            raise CorpusError(
+                f"tokens must be as they were prepared: {piece.start} to {piece.stop} of "
+                f"{piece.path} were altered; delete that file and run `ablate prepare` again"
+            )
+    return tokens
+
+
+def check_vocabulary(windows: Windows, model: nn.Module, name: str) -> None:
+    """Raise CorpusError when a token id is outside the model's vocabulary."""
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    size = int(embeddings.num_embeddings)
+    highest = windows.highest()
+    if highest >= size:
+        raise CorpusError(
+            f"token ids must be below the model's vocabulary of {size}, got {highest} in {name}; "
+            "use the tokenizer that belongs to the model"
+        )
+
+
+@contextlib.contextmanager
+def _quiet_output() -> Iterator[None]:
+    """Keep DeepSpeed's prints off standard output, which belongs to results."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        warnings.catch_warnings(),
+    ):
+        # DeepSpeed calls collectives by names that torch renamed, thousands of times.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+        yield

@@ -1,0 +1,112 @@
+"""Resume states: DeepSpeed's checkpoint, made atomic and checked before anything is unpickled.
+
+A state is a folder `step-<n>` beside `resume.json`, which is written last, names the step, and
+holds the SHA-256 of every file. Only the newest is kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import WorkspaceError
+from ablate.train import together
+from ablate.train.zero import ZeroEngine
+from ablate.workspace import file_digest, read_json, write_json
+
+RESUME_FILE = "resume.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A state to go on from: `step` steps are done, in `seconds` of training."""
+
+    step: int
+    seconds: float
+    tag: str = ""
+
+
+def save(engine: ZeroEngine, folder: Path, point: ResumePoint, identity: dict[str, Any]) -> None:
+    """Write a state; every worker calls it. The one before is removed when this one is whole."""
+    tag = f"step-{point.step}"
+    if together.rank() == 0:
+        shutil.rmtree(folder / tag, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    engine.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    if together.rank() == 0:
+        files = sorted(path for path in (folder / tag).rglob("*") if path.is_file())
+        body = {
+            "tag": tag,
+            "step": point.step,
+            "seconds": point.seconds,
+            "identity": identity,
+            "files": {str(path.relative_to(folder)): file_digest(path) for path in files},
+        }
+        write_json(folder / RESUME_FILE, body)
+        for old in folder.glob("step-*"):
+            if old.name != tag:
+                shutil.rmtree(old, ignore_errors=True)
+        for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters; not needed here
+            script.unlink()
+
+
+def load(
+    engine: ZeroEngine, folder: Path, identity: dict[str, Any], note: Callable[[str], None]
+) -> ResumePoint | None:
+    """Bring `engine` to the state in `folder`; None when there is none that may be used.
+
+    Every worker calls it; worker 0 decides. A state of another job, worker count or ZeRO stage,
+    or one with a file that does not match its digest, is noted and left: training starts over.
+    """
+    point = together.tell(_usable(folder, identity, note) if together.rank() == 0 else None)
+    if point is not None:
+        engine.engine.load_checkpoint(
+            str(folder), tag=point.tag, load_lr_scheduler_states=False, load_module_strict=True
+        )
+    return point  # type: ignore[no-any-return]
+
+
+def _usable(
+    folder: Path, identity: dict[str, Any], note: Callable[[str], None]
+) -> ResumePoint | None:
+    file = folder / RESUME_FILE
+    try:
+        body = read_json(file)
+    except WorkspaceError as error:
+        note(f"starting over: {error}")
+        return None
+    if body is None:
+        return None
+    problem = _problem(folder, body, identity)
+    if problem is not None:
+        note(f"starting over: the resume state {folder} {problem}")
+        return None
+    return ResumePoint(step=int(body["step"]), seconds=float(body["seconds"]), tag=body["tag"])
+
+
+def _problem(folder: Path, body: dict[str, Any], identity: dict[str, Any]) -> str | None:
+    wanted = {"tag": str, "step": int, "seconds": (int, float), "identity": dict, "files": dict}
+    for key, kind in wanted.items():
+        if not isinstance(body.get(key), kind):  # type: ignore[arg-type]
+            return f"has no valid '{key}' in {RESUME_FILE}"
+    changed = [key for key in identity if body["identity"].get(key) != identity[key]]
+    if changed:
+        return f"belongs to another {', '.join(changed)}"
+    tag = body["tag"]
+    if tag != f"step-{body['step']}":
+        return f"names the folder {tag!r}"
+    there = {str(p.relative_to(folder)) for p in (folder / tag).rglob("*") if p.is_file()}
+    if not there or there != set(body["files"]):
+        return f"has other files than {RESUME_FILE} names in {tag}"
+    for name, digest in body["files"].items():
+        if file_digest(folder / name) != digest:
+            return f"was altered: {name} does not match its digest"
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Delete a run's resume state."""
+    shutil.rmtree(folder, ignore_errors=True)
