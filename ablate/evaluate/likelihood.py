@@ -15,7 +15,7 @@ from ablate.evaluate.blocks import Domain, Group, block_lengths, group_blocks, s
 from ablate.evaluate.head import CPU_TILES, DEVICE_TILES, Tiles, logit_transform, projection_nats
 from ablate.evaluate.statistics import DomainScore, domain_score
 
-CPU_BATCH_TOKENS = 2048
+CPU_BATCH_TOKENS = 1024  # activations of small models then stay in the L2 cache
 DEVICE_BATCH_TOKENS = 32768
 HEAD_TOLERANCE = 1e-4  # of the largest logit; bfloat16 rounds at 2^-8
 CHECK_TOKENS = 8

@@ -12,14 +12,12 @@ import numpy as np
 import torch
 
 from ablate.evaluate.blocks import Domain
-from ablate.evaluate.device import pick_device
+from ablate.evaluate.device import evaluation_dtype, pick_device
 from ablate.evaluate.likelihood import Evaluator
 from ablate.evaluate.statistics import DomainScore
 from ablate.merge import resolve_method
 from ablate.models.layout import bind, layout_of
 from ablate.models.load import load_model
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class ScorerSettings:
     trust_remote_code: bool
     length: int
     precision: str
-    batch_tokens: int
+    batch_tokens: int | None
     threads: int
     gpus: float
 
@@ -53,7 +51,9 @@ class Scorer:
         self._device = pick_device(settings.gpus)
         model = load_model(Path(settings.seed_folder), trust_remote_code=settings.trust_remote_code)
         self.layout = layout_of(model)
-        self._flat = bind(model, self.layout, DTYPES[settings.precision], self._device)
+        self._flat = bind(
+            model, self.layout, evaluation_dtype(settings.precision, self._device), self._device
+        )
         self._evaluator = Evaluator(
             model, domains, length=settings.length, batch_tokens=settings.batch_tokens
         )
