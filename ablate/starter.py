@@ -47,12 +47,12 @@ seed:                               # the model that every unit starts from; {} 
   sources:
     - {path: data/seed.jsonl.gz}  # a broad mixture: other packages' code, documentation, C and C++
   tokens: 1_200_000
-  learning_rate: 2e-3
+  learning_rate: 3e-3
   schedule: cosine                  # constant | cosine | wsd
 
 train:                              # the recipe of every unit
   sequence_length: 128
-  batch_tokens: 4096                # tokens in one optimizer step, over all workers
+  batch_tokens: 1024                # tokens in one optimizer step, over all workers
   learning_rate: 1e-3
   schedule: constant
   warmup: 0.05                      # below 1 a share of the steps, else a number of steps
@@ -63,7 +63,7 @@ evaluate:
   domains:                          # what the model should be good at; never trained on
     reference: data/reference.jsonl.gz          # Python's language reference
     readmes: data/readmes.jsonl.gz              # READMEs of installed packages
-  tokens_per_domain: 5_120          # the first so many tokens of each domain and held-out split
+  tokens_per_domain: 4_096          # the first so many tokens of each domain and held-out split
 
 search:
   space: {min_size: 1, max_size: 7} # all 127 subsets; or include: [python], exclude: [minified], max_tokens: 500_000

@@ -25,27 +25,29 @@ from ablate.workspace import file_digest, fingerprint, write_atomic, write_json
 
 Texts = Callable[[], Iterator[Document]]
 
-PARTITIONS: dict[str, Texts] = {
-    "python": python_library,
-    "numeric-docs": numeric_docs,
-    "web-docs": web_docs,
-    "sessions": sessions,
-    "cpp": cpp_headers,
-    "javascript": readable_javascript,
-    "minified": minified_javascript,
+# name -> (its text, most bytes of it)
+PARTITIONS: dict[str, tuple[Texts, int]] = {
+    "python": (python_library, 1_000_000),
+    "numeric-docs": (numeric_docs, 1_000_000),
+    "web-docs": (web_docs, 1_000_000),
+    "sessions": (sessions, 500_000),
+    "cpp": (cpp_headers, 600_000),
+    "javascript": (readable_javascript, 600_000),
+    "minified": (minified_javascript, 500_000),
 }
-DOMAINS: dict[str, Texts] = {"reference": language_reference, "readmes": package_readmes}
-SEED: dict[str, Texts] = {"seed": broad_mixture}
+DOMAINS: dict[str, tuple[Texts, int]] = {
+    "reference": (language_reference, 1_000_000),
+    "readmes": (package_readmes, 1_000_000),
+}
+SEED: dict[str, tuple[Texts, int]] = {"seed": (broad_mixture, 5_000_000)}
 
 RECIPE = 1  # raise it when the same packages shall give other text
-PART_BYTES = 1_000_000
-SEED_BYTES = 5_000_000
 FEWEST_BYTES = 200_000
 MANIFEST = "embedded.json"
 _READ = (
     "ray", "torch", "transformers", "deepspeed", "datasets", "pyarrow", "numpy", "scipy", "pandas",
     "pydantic", "plotly", "optuna", "sympy", "networkx", "sqlalchemy", "aiohttp", "requests",
-    "alembic", "urllib3", "huggingface_hub", "narwhals",
+    "alembic", "urllib3", "huggingface_hub", "narwhals", "mpmath",
 )  # fmt: skip
 
 
@@ -61,9 +63,8 @@ def write_embedded(folder: Path) -> dict[str, Path]:
     paths = {name: folder / f"{name}.jsonl.gz" for name in parts}
     mark = fingerprint({"recipe": RECIPE, "versions": _versions()})
     if not _is_complete(folder / MANIFEST, mark, paths):
-        for name, texts in parts.items():
-            limit = SEED_BYTES if name in SEED else PART_BYTES
-            write_atomic(paths[name], _packed(name, within(texts(), limit)))
+        for name, (texts, limit) in parts.items():
+            write_atomic(paths[name], packed(name, within(texts(), limit)))
         digests = {path.name: file_digest(path) for path in paths.values()}
         write_json(folder / MANIFEST, {"fingerprint": mark, "files": digests})
     return paths
@@ -92,7 +93,11 @@ def _is_complete(manifest: Path, mark: str, paths: Mapping[str, Path]) -> bool:
         return False  # anything unreadable is written again
 
 
-def _packed(name: str, documents: list[Document]) -> bytes:
+def packed(name: str, documents: list[Document]) -> bytes:
+    """Return the gzipped JSON lines of a part, in a fixed shuffle; equal documents, equal bytes.
+
+    Raises CorpusError when there is less text than a study needs.
+    """
     size = sum(len(document.text.encode()) for document in documents)
     if size < FEWEST_BYTES:
         raise CorpusError(

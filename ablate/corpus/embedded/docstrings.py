@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Collection, Iterator
+from itertools import islice
 
 from ablate.corpus.embedded.documents import SHORTEST, Document, is_generated, pieces
 from ablate.corpus.embedded.places import package_folder, texts
@@ -36,15 +37,18 @@ def docstrings(packages: Collection[str], holding: str = "") -> Iterator[tuple[s
                 tree = ast.parse(text)
         except SyntaxError:
             continue
-        count = 0
-        for node in ast.walk(tree):
-            if isinstance(node, _Documented) and (found := ast.get_docstring(node)):
-                if len(found) < SHORTEST:
-                    continue
-                yield f"{name}:{getattr(node, 'name', '')}", found
-                count += 1
-                if count == _OBJECTS_PER_FILE:
-                    break
+        found = (item for item in _documented(tree) if len(item[1]) >= SHORTEST)
+        for owner, docstring in islice(found, _OBJECTS_PER_FILE):
+            yield f"{name}:{owner}", docstring
+
+
+def _documented(node: _Documented) -> Iterator[tuple[str, str]]:
+    """Yield (name, docstring) of a module and of the classes and functions in its bodies."""
+    if docstring := ast.get_docstring(node):
+        yield getattr(node, "name", ""), docstring
+    for child in node.body:
+        if isinstance(child, _Documented):
+            yield from _documented(child)
 
 
 def split_sessions(docstring: str) -> tuple[str, str]:

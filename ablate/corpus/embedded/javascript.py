@@ -10,7 +10,8 @@ from ablate.corpus.embedded.documents import Document, is_generated, pieces, pos
 from ablate.corpus.embedded.places import package_folder, read_text
 from ablate.errors import CorpusError
 
-_DRAWINGS = ("react-icons", "highlight.js/es/languages")  # tables of shapes and of keywords
+# Tables of shapes and of keywords.
+_DRAWINGS = ("react-icons", "svg-icons", "highlight.js/es/languages")
 
 
 def _dashboard() -> Path:

@@ -13,7 +13,7 @@ from ablate.corpus.embedded.places import package_folder
 
 _CODE = ("transformers", "torch", "ray", "datasets", "optuna", "sympy")
 _DOCUMENTED = ("transformers", "torch", "optuna", "datasets", "plotly", "ray")
-_SESSIONS = ("transformers", "torch", "narwhals")
+_SESSIONS = ("narwhals", "mpmath", "optuna")
 _OTHER_SIDE = frozenset({"tests", "test", "include", "dashboard", "__pycache__", "_vendor"})
 
 
@@ -21,10 +21,10 @@ def broad_mixture() -> Iterator[Document]:
     """Yield Python code, its documentation, C and C++ code, and some sessions, well mixed."""
     native = [package_folder("deepspeed") / "ops" / "csrc", package_folder("numpy"), _include()]
     kinds = (
-        within(source_pieces([package_folder(p) for p in _CODE], (".py",), _OTHER_SIDE), 2_000_000),
-        within(prose_of(_DOCUMENTED), 1_800_000),
+        within(source_pieces([package_folder(p) for p in _CODE], (".py",), _OTHER_SIDE), 1_800_000),
+        within(prose_of(_DOCUMENTED), 1_600_000),
         within(source_pieces([p for p in native if p.is_dir()], (".h", ".cpp")), 900_000),
-        within(sessions_of(_SESSIONS), 300_000),
+        within(sessions_of(_SESSIONS), 250_000),
     )
     documents = [document for kind in kinds for document in kind]
     return iter(sorted(documents, key=lambda document: position(document.text)))
