@@ -9,7 +9,7 @@ import torch
 
 # Elements of a slice: the accumulator stays in a core's L2 cache while members stream past it.
 SLICE = 1 << 17
-DEVICE_SLICE = 1 << 26
+DEVICE_SLICE = 1 << 24
 # Slices are whole vectors of every CPU, so that no element takes the scalar end of a loop.
 VECTOR = 64
 
@@ -119,12 +119,26 @@ def _sum_tail(
 
 
 def _device_sum(out: torch.Tensor, terms: list[torch.Tensor], factors: list[float]) -> None:
-    """Sum on the device: members of the host are moved slice by slice."""
+    """Sum on the device; host members pass through two pinned buffers, slice by slice."""
+    size = min(DEVICE_SLICE, max(out.numel(), 1))
+    buffers = [torch.empty(size, dtype=torch.float32, pin_memory=True) for _ in range(2)]
+    copied = [torch.cuda.Event() for _ in buffers]
+    turn = 0
     for start in range(0, out.numel(), DEVICE_SLICE):
-        stop = min(start + DEVICE_SLICE, out.numel())
-        total = terms[0][start:stop].to(out.device, dtype=torch.float32, non_blocking=True)
-        total = total.clone() if factors[0] == 1.0 else total * factors[0]
-        for term, factor in zip(terms[1:], factors[1:], strict=True):
-            moved = term[start:stop].to(out.device, non_blocking=True)
-            total.add_(moved, alpha=factor)
-        out[start:stop].copy_(total)
+        target = out[start : start + DEVICE_SLICE]
+        total = torch.empty(target.numel(), dtype=torch.float32, device=out.device)
+        for place, (term, factor) in enumerate(zip(terms, factors, strict=True)):
+            part = term[start : start + DEVICE_SLICE]
+            if not part.is_cuda:
+                copied[turn].synchronize()  # the buffer's last move to the device is over
+                staged = buffers[turn][: part.numel()].copy_(part)
+                part = staged.to(out.device, non_blocking=True)
+                copied[turn].record()
+                turn = 1 - turn
+            if place:
+                total.add_(part, alpha=factor)
+            elif factor == 1.0:
+                total.copy_(part)
+            else:
+                torch.mul(part, factor, out=total)
+        target.copy_(total)
