@@ -14,7 +14,7 @@ import torch
 from transformers import PretrainedConfig
 
 from ablate.errors import CheckpointError
-from ablate.models.layout import Layout, architecture_of
+from ablate.models.layout import ARCHITECTURE_KEYS, Layout, architecture_of
 from ablate.models.sources import read_config, weight_files
 from ablate.models.tensor_file import (
     DTYPE_NAMES,
@@ -146,8 +146,7 @@ def require_finite(values: np.ndarray, name: str, path: Path) -> None:
 
 def _require_architecture(folder: Path, layout: Layout) -> None:
     got = architecture_of(read_config(folder))
-    names = sorted(set(got) | set(layout.architecture))
-    wrong = [name for name in names if got.get(name) != layout.architecture.get(name)]
+    wrong = [key for key in ARCHITECTURE_KEYS if got.get(key) != layout.architecture.get(key)]
     if layout.architecture and wrong:
         first = wrong[0]
         raise CheckpointError(

@@ -19,7 +19,7 @@ from ablate.models.sources import (
     resolve_folder,
     weight_files,
 )
-from ablate.models.tensor_file import read_header
+from ablate.models.tensor_file import FLOAT_BYTES, StoredTensor, read_header
 
 
 def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -31,8 +31,9 @@ def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> PreTra
     """
     path = resolve_folder(folder, trust_remote_code=trust_remote_code)
     config = read_config(path, trust_remote_code=trust_remote_code)
+    stored: dict[str, StoredTensor] = {}
     for file in weight_files(path):
-        read_header(file)
+        stored.update(read_header(file))
     try:
         with quiet_transformers():
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -42,6 +43,7 @@ def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> PreTra
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
             )
     except (*CONFIG_ERRORS, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -50,6 +52,11 @@ def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> PreTra
         ) from error
     _require_whole(path, found)
     for name, tensor in model.named_parameters():
+        if name in stored and stored[name].dtype not in FLOAT_BYTES:
+            raise CheckpointError(
+                f"weights must be F32, BF16 or F16: tensor '{name}' of {path} is "
+                f"{stored[name].dtype}; use the checkpoint that is not quantized"
+            )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
                 f"weights must be finite: tensor '{name}' of {path} holds NaN or infinity; its "

@@ -49,5 +49,5 @@ def test_coefficients_sum_to_one(scale: float) -> None:
 
 
 def test_a_partition_without_units_is_refused() -> None:
-    with pytest.raises(StudyError, match="must have unit models, got none for 'mat'.*'math'"):
+    with pytest.raises(StudyError, match=r"must have unit models, got none for 'mat'.*'math'"):
         unit_coefficients(Mixture.of({"mat": 1}), UNITS, None)
