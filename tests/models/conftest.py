@@ -1,4 +1,4 @@
-"""Makes `small` importable."""
+"""Makes `families` importable."""
 
 import sys
 from pathlib import Path

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from small import CONFIGS, VOCABULARY, small_model
+from families import CONFIGS, VOCABULARY, small_model
 
 from ablate.errors import CheckpointError
 from ablate.models.layout import ALIGNMENT, Layout, bind, constants_of, flatten, layout_of

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from families import CONFIGS, VOCABULARY, saved, small_model
 from safetensors.torch import load_file, save_file
-from small import CONFIGS, VOCABULARY, saved, small_model
 from transformers import AutoModelForCausalLM
 
 from ablate.errors import CheckpointError
