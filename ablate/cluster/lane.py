@@ -13,10 +13,12 @@ from typing import Any
 
 import ray
 
+from ablate.cluster.queue import Wait
 from ablate.errors import AblateError
 from ablate.train.job import Placement, TrainingJob
 
 REPORT_SECONDS = 1.0
+WAIT_SECONDS = 0.5
 
 
 def work(config: Mapping[str, Any]) -> None:
@@ -30,9 +32,12 @@ def work(config: Mapping[str, Any]) -> None:
     line = Line(config["queue"], config["lane"])
     with line:
         while True:
-            job: TrainingJob | None = together.tell(line.take() if together.rank() == 0 else None)
+            job = together.tell(line.take() if together.rank() == 0 else None)
             if job is None:
                 return
+            if isinstance(job, Wait):
+                time.sleep(WAIT_SECONDS)
+                continue
             try:
                 published = train_one(job, placement, line)
             except AblateError as error:
@@ -53,7 +58,7 @@ class Line:
         self._sent = 0.0
         self._answer: Any = None
 
-    def take(self) -> TrainingJob | None:
+    def take(self) -> TrainingJob | Wait | None:
         """Return the next job, waiting for the answer."""
         return ray.get(self._queue.take.remote(self._lane))  # type: ignore[no-any-return]
 

@@ -24,12 +24,20 @@ class Snapshot:
     notes: tuple[str, ...]
 
 
+class Wait:
+    """The answer to a lane whose next job starts from a model that is still being trained."""
+
+
 class JobQueue:
-    """Jobs that wait, run, are finished or failed."""
+    """Jobs that wait, run, are finished or failed.
+
+    A job that starts from the folder of another job here is handed out when that one is finished.
+    """
 
     def __init__(self, jobs: Sequence[TrainingJob], max_failures: int) -> None:
         """Hold `jobs`; one whose worker group died more than `max_failures` times has failed."""
-        self._waiting = list(reversed(jobs))
+        self._waiting = list(jobs)
+        self._unfinished = {job.folder for job in jobs}
         self._running: dict[int, TrainingJob] = {}
         self._tokens: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
@@ -40,10 +48,10 @@ class JobQueue:
         self._max_failures = max_failures
         self._stopping = False
 
-    def take(self, lane: int) -> TrainingJob | None:
+    def take(self, lane: int) -> TrainingJob | Wait | None:
         """Return the lane's next job: the one it left unfinished, else the next that waits.
 
-        None when there is none, or when training is being stopped.
+        Wait when the lane should ask again; None when there is none, or when training stops.
         """
         left = self._running.get(lane)
         if left is not None:
@@ -52,10 +60,11 @@ class JobQueue:
             return None
         if lane in self._running:
             return self._running[lane]
-        if not self._waiting:
-            return None
-        self._running[lane] = self._waiting.pop()
-        return self._running[lane]
+        for place, job in enumerate(self._waiting):
+            if job.start.folder not in self._unfinished:
+                self._running[lane] = self._waiting.pop(place)
+                return job
+        return Wait() if self._waiting and self._running else None
 
     def _count_death(self, lane: int, job: TrainingJob) -> None:
         reason = self._reasons.pop(lane, "its worker died")
@@ -79,12 +88,14 @@ class JobQueue:
         """Record that the lane's job is published."""
         job = self._running.pop(lane)
         self._tokens[job.name] = job.recipe.tokens
+        self._unfinished.discard(job.folder)
         self._finished += 1
 
     def fail(self, lane: int, error: AblateError) -> None:
         """Record that the lane's job cannot be done; the lane may take another."""
         job = self._running.pop(lane, None)
         if job is not None:
+            self._tokens.pop(job.name, None)
             self._failures.append((job.name, error))
 
     def note(self, text: str) -> None:

@@ -7,6 +7,7 @@ is paid once per lane and not once per model. What is trained does not depend on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -50,7 +51,8 @@ def train_jobs(
 ) -> None:
     """Train every job; each ends as its folder in the workspace.
 
-    `on_progress(done, total, detail)` hears tokens over all jobs. A job that fails by itself does
+    Jobs that start from another job's folder wait for it, so a seed and its units may come in one
+    call: the lanes then start once. `on_progress(done, total, detail)` hears tokens over all jobs. A job that fails by itself does
     not stop the others; at the end UserError (the user can mend it: a loss that diverged, bad
     tokens) or RunError (machines) names the failed ones in one line. On KeyboardInterrupt the
     lanes save their states and end, and it is raised again; call it again to go on.
@@ -103,6 +105,7 @@ class _Lane(threading.Thread):
     def __init__(self, lane: int, queue: Any, cluster: Cluster, scratch: Path, jobs: int) -> None:
         super().__init__(name=f"lane-{lane}", daemon=True)
         self.problem: str | None = None
+        self._lane, self._queue = lane, queue
         train = cluster.train
         resources = {"CPU": train.cpus_per_worker}
         if train.gpus_per_worker:
@@ -138,6 +141,8 @@ class _Lane(threading.Thread):
         except (TrainingFailedError, RayError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             self.problem = lines[-1] if lines else type(error).__name__
+            with contextlib.suppress(RayError):
+                ray.get(self._queue.fail.remote(self._lane, RunError(self.problem)))
 
 
 def _follow(lanes: Sequence[_Lane], queue: Any, show: Callable[[Snapshot], None]) -> Snapshot:

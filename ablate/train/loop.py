@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ablate.corpus import TokenFile, read_tokens
 from ablate.errors import CorpusError, StudyError
@@ -25,8 +26,9 @@ from ablate.study import ModelSettings
 from ablate.train import resume, together
 from ablate.train.batches import Tokens, Windows
 from ablate.train.deepspeed_config import deepspeed_config
+from ablate.train.finished import is_complete
 from ablate.train.job import Placement, TokenSlice, TrainingJob
-from ablate.train.publish import is_complete, publish, read_moments, versions
+from ablate.train.publish import publish, read_moments, versions
 from ablate.train.recipe import Batch, Recipe, share_batch
 from ablate.train.resume import ResumePoint
 from ablate.train.steplog import StepLog
@@ -233,19 +235,20 @@ def draw_seed(rng_seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
 
 
-def start_model(job: TrainingJob) -> nn.Module:
+def start_model(job: TrainingJob) -> PreTrainedModel:
     """Return the model that training starts from, in float32."""
     start = job.start
     if start.folder is not None:
-        return load_model(start.folder, trust_remote_code=start.trust_remote_code)
-    settings = ModelSettings(**dict(start.model or {}))
-    return build_model(
-        settings,
-        start.vocab_size,
-        start.eos_token_id,
-        job.recipe.rng_seed,
-        job.recipe.sequence_length,
-    )
+        model = load_model(start.folder, trust_remote_code=start.trust_remote_code)
+    else:
+        model = build_model(
+            ModelSettings(**dict(start.model or {})),
+            start.vocab_size,
+            start.eos_token_id,
+            job.recipe.rng_seed,
+            job.recipe.sequence_length,
+        )
+    return model.requires_grad_(True)
 
 
 def read_windows(job: TrainingJob) -> Windows:
@@ -256,7 +259,7 @@ def read_windows(job: TrainingJob) -> Windows:
 
 def _read_slice(workspace: Path, piece: TokenSlice) -> Tokens:
     file = TokenFile(path=piece.path, tokens=piece.file_tokens, digest=piece.file_digest)
-    tokens = read_tokens(workspace, file, piece.start, piece.stop)
+    tokens: Tokens = read_tokens(workspace, file, piece.start, piece.stop)
     if piece.digest is not None:
         found = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<u4").tobytes()).hexdigest()
         if found != piece.digest:
@@ -267,10 +270,9 @@ def _read_slice(workspace: Path, piece: TokenSlice) -> Tokens:
     return tokens
 
 
-def check_vocabulary(windows: Windows, model: nn.Module, name: str) -> None:
+def check_vocabulary(windows: Windows, model: PreTrainedModel, name: str) -> None:
     """Raise CorpusError when a token id is outside the model's vocabulary."""
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    size = int(embeddings.num_embeddings)
+    size = int(model.get_input_embeddings().num_embeddings)
     highest = windows.highest()
     if highest >= size:
         raise CorpusError(

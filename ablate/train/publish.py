@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ablate.errors import CheckpointError
-from ablate.models.checkpoint import checkpoint_digest, save_checkpoint
+from ablate.models.checkpoint import save_checkpoint
 from ablate.models.layout import Layout
 from ablate.train import together
+from ablate.train.finished import MOMENTS_FILE
 from ablate.train.job import TrainingJob
 from ablate.train.zero import MOMENTS, ZeroEngine
 from ablate.workspace import file_digest
 
-TRAINING_FILE = "training.json"
-WEIGHTS_FILE = "model.safetensors"
-MOMENTS_FILE = "optimizer.safetensors"
 PACKAGES = ("ablate", "torch", "deepspeed", "transformers", "ray")
 
 
@@ -133,6 +130,7 @@ def read_moments(file: Path, model: nn.Module) -> tuple[dict[tuple[str, str], Te
     return values, step
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of what a trained model depends on."""
     found: dict[str, str] = {}
@@ -142,25 +140,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def is_complete(folder: Path, job: TrainingJob) -> bool:
-    """Return whether `folder` holds the finished result of `job`, unaltered."""
-    training = read_training(folder)
-    if training is None or training.get("fingerprint") != job.fingerprint:
-        return False
-    if not (folder / WEIGHTS_FILE).is_file() or checkpoint_digest(folder) != training.get("digest"):
-        return False
-    if job.save_moments:
-        file = folder / MOMENTS_FILE
-        return file.is_file() and file_digest(file) == training.get("optimizer_digest")
-    return True
-
-
-def read_training(folder: Path) -> Mapping[str, Any] | None:
-    """Return `training.json` of a model folder, or None when it is not there or not JSON."""
-    try:
-        value = json.loads((folder / TRAINING_FILE).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import StudyError
+from ablate.models.checkpoint import checkpoint_digest
 from ablate.study import Study
-from ablate.train.job import Start, TokenSlice, TrainingJob
+from ablate.train.finished import MOMENTS_FILE, is_complete
+from ablate.train.job import Start, TokenSlice, TrainingJob, job_fingerprint
 from ablate.train.recipe import Recipe, seed_recipe, unit_recipe
 from ablate.workspace import Workspace, fingerprint, slug
 
 if TYPE_CHECKING:
     from ablate.corpus import Corpus, PartitionInfo, TokenFile
 
-MOMENTS_FILE = "optimizer.safetensors"
+__all__ = ["is_complete", "seed_job", "unit_jobs", "unit_slices"]
 
 
 def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob | None:
@@ -148,8 +150,6 @@ def _seed_start(study: Study, corpus: Corpus) -> Start:
 
 def checkpoint_mark(path: str) -> str:
     """Return the fingerprint of a checkpoint: of its weights when it is a folder, else its id."""
-    from ablate.models.checkpoint import checkpoint_digest
-
     if Path(path).is_dir():
         return fingerprint({"weights": checkpoint_digest(Path(path))})
     return fingerprint({"hub": path})
@@ -167,8 +167,6 @@ def _job(
     save_moments: bool,
     metadata: dict[str, Any],
 ) -> TrainingJob:
-    from ablate.train.job import job_fingerprint
-
     mark = job_fingerprint(kind, start.mark, slices, recipe)
     full = f"{name}-{mark}"
     return TrainingJob(

@@ -7,6 +7,7 @@ parameter (stage 3). This module is the only one that knows them.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -34,13 +35,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def prepare_process(threads: int) -> None:
     """Make DeepSpeed silent and free of compilers in this process.
 
-    Its shared-memory operation for CPU is built with a C++ compiler at the first `initialize`;
-    marked as not compatible, it is left out.
+    Its shared-memory operation for CPU is built with a C++ compiler at the first `initialize`
+    when it counts as compatible; asking which ones are runs compilers too. None is needed here.
     """
     torch.set_num_threads(threads)
+    if gc.get_freeze_count() == 0:
+        # DeepSpeed collects garbage often, 0.6 s each with its imports on the heap: set these aside.
+        gc.freeze()
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    vars(deepspeed.ops)["__compatible_ops__"] = {}
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

@@ -1,0 +1,168 @@
+"""Training jobs on Ray Train: lanes, order, failures, lost workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from ablate.cluster.queue import JobQueue, Wait
+from ablate.cluster.train import lanes_at_once, train_jobs
+from ablate.errors import RunError, StudyError
+from ablate.resources import Cluster, TrainResources
+from ablate.train.finished import is_complete
+from ablate.train.job import Start, TrainingJob
+from ablate.train.loop import train_one
+from ablate.workspace import Workspace
+from tests.train.runs import Listener, distance, job, placement, same
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+class Heard:
+    """A progress callback that remembers."""
+
+    def __init__(self) -> None:
+        self.done: list[float] = []
+
+    def __call__(self, done: float, total: float, detail: str) -> None:
+        assert 0 <= done <= total
+        self.done.append(done)
+
+
+def after(first: TrainingJob, second: TrainingJob) -> TrainingJob:
+    return replace(second, start=Start(mark=first.fingerprint, folder=first.folder))
+
+
+def diverging(root: Path) -> TrainingJob:
+    return job(root, "bad", peak=1e30, schedule="constant", warmup_steps=0, clip=None)
+
+
+@pytest.mark.usefixtures("alone", "cluster")
+def test_two_workers_train_seed_then_unit_and_agree_with_one(root: Path) -> None:
+    seed = job(root, "seed", kind="seed")
+    unit = after(seed, job(root, "unit"))
+    where = Cluster.model_validate({"train": {"workers_per_run": 2, "micro_batch_sequences": 2}})
+    heard = Heard()
+    jobs = [unit, diverging(root), seed]
+    with pytest.raises(StudyError, match=r"must stay finite.*bad"):
+        train_jobs(jobs, where, Workspace(root), heard)
+    assert is_complete(seed.path, seed) and is_complete(unit.path, unit)
+    assert heard.done[-1] == seed.recipe.tokens + unit.recipe.tokens
+    lone = job(root, "lone", kind="seed")
+    train_one(lone, placement(), Listener())
+    assert distance(seed, lone) < 1e-4
+    assert not list((root / "models").glob(".resume-seed*"))
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alone", "cluster")
+def test_a_worker_killed_in_training_changes_nothing(root: Path) -> None:
+    jobs = [job(root, f"u{i}", steps=600, rng_seed=i) for i in range(2)]
+    where = Cluster.model_validate({"train": {"checkpoint_seconds": 0.2, "concurrent_runs": 1}})
+    killer = threading.Thread(target=kill_once_logged, args=(Path(jobs[0].log_file), 100))
+    killer.start()
+    train_jobs(jobs, where, Workspace(root), Heard())
+    killer.join()
+    calm = job(root, "calm", steps=600, rng_seed=0)
+    train_one(calm, placement(micro_batch_sequences=None), Listener())
+    assert same(calm, jobs[0])
+    lines = Path(jobs[0].log_file).read_text().splitlines()
+    assert len(lines) == 600
+
+
+def kill_once_logged(log: Path, lines: int) -> None:
+    """Kill the Ray Train worker with SIGKILL when it has logged so many steps."""
+    while not log.exists() or len(log.read_text().splitlines()) < lines:
+        time.sleep(0.05)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and is_child_training(entry):
+            os.kill(int(entry.name), signal.SIGKILL)
+
+
+def is_child_training(entry: Path) -> bool:
+    """Return whether a process is a Train worker of this session (and of no other on here)."""
+    try:
+        command = (entry / "cmdline").read_text(errors="replace")
+        files = [os.readlink(link) for link in (entry / "fd").iterdir()]
+    except OSError:
+        return False
+    session = ray._private.worker._global_node.get_session_dir_path()
+    ours = any(file.startswith(session) for file in files)
+    return ours and "RayTrainWorker" in command
+
+
+@pytest.mark.usefixtures("cluster")
+def test_lanes_are_as_many_as_fit() -> None:
+    assert lanes_at_once(TrainResources(), jobs=8) == 2
+    assert lanes_at_once(TrainResources(), jobs=1) == 1
+    assert lanes_at_once(TrainResources(concurrent_runs=1), jobs=8) == 1
+    assert lanes_at_once(TrainResources(workers_per_run=2), jobs=8) == 1
+    with pytest.raises(StudyError, match="must hold one training run.*got room for 2"):
+        lanes_at_once(TrainResources(workers_per_run=3), jobs=8)
+    with pytest.raises(StudyError, match="1 GPUs, got room for 0"):
+        lanes_at_once(TrainResources(gpus_per_worker=1), jobs=8)
+
+
+def test_a_dead_group_gets_its_job_back_until_it_failed_too_often(root: Path) -> None:
+    queue = JobQueue([job(root, "a"), job(root, "b")], max_failures=2)
+    first = queue.take(0)
+    assert isinstance(first, TrainingJob) and first.name == "a"
+    queue.crash(0, "RuntimeError: out of memory")
+    assert queue.take(0) == first
+    assert queue.take(0) == first
+    assert queue.take(0) == job(root, "b")
+    queue.finish(0)
+    end = queue.snapshot()
+    assert end.finished == 1
+    assert [(name, type(error)) for name, error in end.failures] == [("a", RunError)]
+    assert "out of memory" in end.notes[0]
+
+
+def test_units_wait_for_their_seed(root: Path) -> None:
+    seed = job(root, "seed")
+    queue = JobQueue([after(seed, job(root, "unit")), seed], max_failures=0)
+    assert queue.take(0) == seed
+    assert isinstance(queue.take(1), Wait)
+    queue.finish(0)
+    unit = queue.take(1)
+    assert isinstance(unit, TrainingJob) and unit.name == "unit"
+    assert queue.take(0) is None
+
+
+def test_units_of_a_failed_seed_are_not_handed_out(root: Path) -> None:
+    seed = job(root, "seed")
+    queue = JobQueue([seed, after(seed, job(root, "unit"))], max_failures=0)
+    queue.take(0)
+    queue.fail(0, StudyError("diverged"))
+    assert queue.take(0) is None
+    assert queue.snapshot().waiting == 1
+
+
+def test_a_stop_reaches_every_lane(root: Path) -> None:
+    queue = JobQueue([job(root, "a"), job(root, "b")], max_failures=0)
+    queue.take(0)
+    assert not queue.report(0, 100)
+    queue.stop()
+    assert queue.report(0, 200)
+    assert queue.take(1) is None
+    assert queue.snapshot().tokens == 200
