@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from enum import StrEnum
@@ -61,7 +60,9 @@ def main() -> None:
     except UserError as error:
         code = _say(str(error), EXIT_USER)
     except (KeyboardInterrupt, typer.Abort):
-        code = _say("interrupted; what was finished is kept, run it again to go on", EXIT_INTERRUPTED)
+        code = _say(
+            "interrupted; what was finished is kept, run it again to go on", EXIT_INTERRUPTED
+        )
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a traceback
         code = _failed(error)
     sys.stdout.flush()
@@ -86,9 +87,7 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _load(
-    study: Path, overrides: list[str] | None, cluster: Path | None
-) -> tuple[Study, Cluster]:
+def _load(study: Path, overrides: list[str] | None, cluster: Path | None) -> tuple[Study, Cluster]:
     return load_study(study, overrides or ()), load_cluster(cluster)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.cluster.pool import SEED, store_pool
@@ -13,16 +12,15 @@ from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
 from ablate.corpus import Corpus, read_domain
 from ablate.corpus import prepare as prepare_corpus
-from ablate.errors import StudyError, WorkspaceError
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.imports import import_seed, imported_units
 from ablate.merge import resolve_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
-from ablate.models.load import load_model
 from ablate.models.layout import Layout, layout_of
-from ablate.models.pool import ModelPool, SeedModel, UnitModel, read_pool, write_pool
+from ablate.models.load import load_model
+from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.plugins import resolve
 from ablate.progress import bar, note
 from ablate.resources import Cluster
@@ -31,20 +29,18 @@ from ablate.search.candidates import (
     Candidate,
     base_candidates,
     mixture_candidate,
-    recall,
-    unit_candidate,
 )
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
-from ablate.search.objective import objective_weights
-from ablate.search.questions import Frame, Questions
-from ablate.search.space import SubsetSpace, subset_space
-from ablate.search.table import Trial, build_trial, write_table
-from ablate.study import MergeSettings, Study, load_study, to_yaml
+from ablate.search.questions import Questions
+from ablate.search.table import Trial, write_table
+from ablate.standing import Standing, frame_of, space_of, standing_of
+from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
+from ablate.train.recipe import unit_recipe
 from ablate.train.stages import is_complete, seed_job, unit_jobs
-from ablate.workspace import Workspace, fingerprint, write_atomic
+from ablate.workspace import Workspace, write_atomic
 
 Member = tuple[str, int]
 
@@ -166,9 +162,7 @@ def _check_question(study: Study, corpus: Corpus) -> None:
     frame_of(study, corpus)
 
 
-def _run_jobs(
-    jobs: list[TrainingJob], label: str, workspace: Workspace, cluster: Cluster
-) -> None:
+def _run_jobs(jobs: list[TrainingJob], label: str, workspace: Workspace, cluster: Cluster) -> None:
     missing = [job for job in jobs if not is_complete(job.path, job)]
     if not missing:
         return
@@ -306,5 +300,3 @@ def _check_search(study: Study) -> None:
     if study.search.algorithm != "auto":
         resolve(study.search.algorithm, ALGORITHMS, "search.algorithm")
     resolve_method(study.search.merge.method)
-
-

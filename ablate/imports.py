@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ablate.corpus import Corpus
 from ablate.errors import CheckpointError, StudyError
-from ablate.models.load import load_model
 from ablate.models.checkpoint import checkpoint_digest, load_flat, save_checkpoint
 from ablate.models.layout import Layout, constants_of, flatten, layout_of, tensor_digest
+from ablate.models.load import load_model
 from ablate.models.pool import SeedModel, UnitModel
 from ablate.study import Study
 from ablate.workspace import Workspace, fingerprint, read_json
@@ -44,9 +44,7 @@ def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel
             training={"kind": "seed", "fingerprint": mark, "imported_from": source},
             constants=constants_of(model),
         )
-    return SeedModel(
-        fingerprint=mark, folder=str(folder.relative_to(workspace.root)), digest=kept
-    )
+    return SeedModel(fingerprint=mark, folder=str(folder.relative_to(workspace.root)), digest=kept)
 
 
 def imported_units(

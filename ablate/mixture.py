@@ -72,9 +72,7 @@ class Mixture:
         return self
 
 
-def member_mixture(
-    partitions: Iterable[str], units: Mapping[str, int], weighting: str
-) -> Mixture:
+def member_mixture(partitions: Iterable[str], units: Mapping[str, int], weighting: str) -> Mixture:
     """Return the mixture of a member list under `weighting` ("micro" or "macro").
 
     Source: Na et al. (arXiv 2410.15661), micro and macro averages of base units.

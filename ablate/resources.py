@@ -50,7 +50,9 @@ class TrialResources(Settings):
     concurrent: Int | None = Field(
         None, ge=1, description="Evaluators at once; null = as many as the cluster holds."
     )
-    batch_tokens: Int = Field(4096, ge=1, description="Tokens in one forward pass.")
+    batch_tokens: Int | None = Field(
+        None, ge=1, description="Tokens in one forward pass; null = what measured best."
+    )
     retries: Int = Field(1, ge=0, description="Further tries of a trial whose process died.")
 
 

@@ -13,6 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from ablate.errors import StudyError, did_you_mean
 
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
+UNION_TAG = re.compile(
+    r"(literal|tuple|list|dict|function-[a-z]+|nullable|constrained-[a-z]+)\[.*\]"
+)
 MAX_FILE_BYTES = 4 << 20
 
 
@@ -139,11 +142,8 @@ def _problem(model: type[BaseModel], item: Any) -> str:
 
 
 def _is_union_tag(part: Any) -> bool:
-    return isinstance(part, str) and (part[:1].isupper() or "[" in part or "(" in part) or part in (
-        "str",
-        "int",
-        "dict",
-    )
+    """Return whether a step of an error's place names a branch of a union, not a key."""
+    return isinstance(part, str) and UNION_TAG.fullmatch(part) is not None
 
 
 def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:

@@ -218,7 +218,8 @@ class ObjectiveSettings(Settings):
     """The number to make small. `mean: all` = domains and held-out splits alike."""
 
     mean: Literal["all", "domains", "partitions"] | tuple[str, ...] | None = Field(
-        None, description="Mean loss over all, over evaluation domains, over held-out splits, or over a list."
+        None,
+        description="Mean loss over all, over evaluation domains, over held-out splits, or over a list.",
     )
     weighted: dict[str, Float] | None = Field(None, description="Weighted mean loss.")
     domain: str | None = Field(None, description="One domain's loss.")
@@ -245,7 +246,8 @@ class SearchSettings(Settings):
     space: SpaceSettings = Field(SpaceSettings(), description="Which mixtures may be proposed.")
     merge: MergeSettings = Field(MergeSettings(), description="How unit models become one.")
     algorithm: str = Field(
-        "auto", description="auto, exhaustive, random, greedy-forward, greedy-backward, tpe, or package.module:function."
+        "auto",
+        description="auto, exhaustive, random, greedy-forward, greedy-backward, tpe, or package.module:function.",
     )
     trials: Int = Field(500, ge=1, description="Most mixtures that are scored.")
     objective: ObjectiveSettings = Field(

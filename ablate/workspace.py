@@ -54,7 +54,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -104,11 +104,11 @@ def publish_folder(temporary: Path, final: Path) -> None:
     """Rename a finished temporary folder to its final name, replacing what was there."""
     if final.exists():
         old = final.parent / f"{TEMPORARY_PREFIX}old-{secrets.token_hex(6)}"
-        os.replace(final, old)
-        os.replace(temporary, final)
+        final.replace(old)
+        temporary.replace(final)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.replace(temporary, final)
+        temporary.replace(final)
 
 
 class Workspace:

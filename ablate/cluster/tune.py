@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -128,7 +127,17 @@ def _score(
     }
 
 
-class _Asker(Searcher):  # type: ignore[misc]
+class _DriverOnly:
+    """Stays in the driver: Tune stores a state that nobody restores, so it is stored as None."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
     """Questions as Tune's suggestions, results as their answers."""
 
     def __init__(self, questions: Questions, advance: Any, total: int) -> None:
@@ -188,7 +197,7 @@ class _Asker(Searcher):  # type: ignore[misc]
         """Read nothing: the journal is the state."""
 
 
-class _Errors(tune.Callback):  # type: ignore[misc]
+class _Errors(_DriverOnly, tune.Callback):  # type: ignore[misc]
     """Hand the text of a trial's error to the asker."""
 
     def __init__(self, asker: _Asker) -> None:

@@ -9,9 +9,7 @@ from ablate.errors import StudyError, did_you_mean
 from ablate.study import ObjectiveSettings
 
 
-def objective_weights(
-    settings: ObjectiveSettings, kinds: Mapping[str, str]
-) -> dict[str, float]:
+def objective_weights(settings: ObjectiveSettings, kinds: Mapping[str, str]) -> dict[str, float]:
     """Return weight[domain], summing to one, over domains given as {name: "domain" | "heldout"}.
 
     Raises StudyError when a name is unknown or nothing is left to average.

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ablate.mixture import Mixture
 from ablate.search.algorithms.exhaustive import Exhaustive
 from ablate.search.algorithms.greedy import GreedyBackward, GreedyForward
 from ablate.search.algorithms.random import Random
 from ablate.search.algorithms.tpe import TPE
-from ablate.mixture import Mixture
 from ablate.search.space import SubsetSpace
 
 

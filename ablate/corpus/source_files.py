@@ -1,0 +1,128 @@
+"""From a `path` of the study to the files behind it, in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ablate.errors import CorpusError
+
+Format = Literal["jsonl", "json", "parquet", "text", "hub"]
+
+COMPRESSIONS = frozenset({".gz", ".zst", ".bz2", ".xz"})
+FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".rst": "text",
+}
+NOT_TEXT = frozenset(
+    ".csv .tsv .zip .tar .tgz .7z .rar .lz4 .arrow .feather .avro .orc .pdf .docx .xlsx .epub .npy"
+    " .npz .pkl .pt .bin .safetensors .h5 .png .jpg .mp3 .mp4 .sqlite .db .warc .yaml .yml".split()
+)
+GLOB_MARKS = "*?["
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A file, or a data set of the hub (`format` hub; `path` is its id, then `:config`)."""
+
+    path: str
+    format: Format
+
+
+def resolve(path: str, place: str) -> list[SourceFile]:
+    """Return the files of a file, folder, glob or hub id, sorted by path; at least one.
+
+    `place` is the study key for messages. Raises CorpusError when there is nothing to read.
+    """
+    local = os.path.expanduser(path.removeprefix("file://"))
+    if Path(local).is_file():
+        return [_file(local)]
+    if Path(local).is_dir():
+        return _in_folder(local, place)
+    if any(mark in local for mark in GLOB_MARKS):
+        return _of_glob(local, place)
+    if _may_be_hub_id(path):
+        return [SourceFile(path=path, format="hub")]
+    raise CorpusError(
+        f"{place} must be a file, folder, glob or hub id, got {path}; nothing is there"
+    )
+
+
+def _may_be_hub_id(path: str) -> bool:
+    last = path.rsplit("/", 1)[-1].split(":")[0]
+    known = FORMATS.keys() | COMPRESSIONS | NOT_TEXT
+    return bool(HUB_ID.fullmatch(path)) and Path(last).suffix.lower() not in known
+
+
+def _in_folder(folder: str, place: str) -> list[SourceFile]:
+    found = [_file(path) for path in _walk(folder) if _known(path)]
+    if not found:
+        raise CorpusError(
+            f"{place} must hold files that end in {', '.join(FORMATS)} (compressed or not), "
+            f"got none in {folder}; name other text files with a glob"
+        )
+    return sorted(found, key=lambda file: file.path)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield files below a folder, through links, each real folder once, nothing hidden."""
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
+
+
+def _of_glob(pattern: str, place: str) -> list[SourceFile]:
+    found = [path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir()]
+    if not found:
+        raise CorpusError(f"{place} must match at least one file, got none for {pattern}")
+    return [_file(path) for path in sorted(found)]
+
+
+def _known(path: str) -> bool:
+    return _suffix(path) in FORMATS
+
+
+def _suffix(path: str) -> str:
+    """Return the last suffix in lower case, leaving that of a compression out."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def is_compressed(path: str) -> bool:
+    """Return whether a file's name says that it is compressed."""
+    return Path(path).suffix.lower() in COMPRESSIONS
+
+
+def _file(path: str) -> SourceFile:
+    absolute = os.path.abspath(path)
+    suffix = _suffix(absolute)
+    if suffix in NOT_TEXT or (suffix == ".parquet" and is_compressed(absolute)):
+        raise CorpusError(
+            f"source files must be JSON lines, parquet or plain text, got {absolute}; convert it "
+            "or narrow the path"
+        )
+    if not Path(absolute).is_file():
+        raise CorpusError(f"source files must exist, got {absolute}; a broken link?")
+    if not Path(absolute).stat().st_size:
+        raise CorpusError(f"source files must hold text, got the empty file {absolute}; remove it")
+    return SourceFile(path=absolute, format=FORMATS.get(suffix, "text"))
