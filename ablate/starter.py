@@ -53,7 +53,7 @@ seed:                               # the model that every unit starts from; {} 
 train:                              # the recipe of every unit
   sequence_length: 128
   batch_tokens: 1024                # tokens in one optimizer step, over all workers
-  learning_rate: 1e-3
+  learning_rate: 5e-4
   schedule: constant
   warmup: 0.05                      # below 1 a share of the steps, else a number of steps
   precision: fp32                   # bf16 where the hardware has it

@@ -22,7 +22,7 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _PROMPT = ">>>"
 _OBJECTS_PER_FILE = 60
 _QUOTES = '"""'
-_CHARACTERS_PER_QUOTE = 1200
+_CHARACTERS_PER_QUOTE = 1_000
 
 
 def docstrings(packages: Collection[str], holding: str = "") -> Iterator[tuple[str, str]]:
