@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ablate.corpus import TokenFile, read_tokens
+from ablate.corpus.token_files import BATCH_TOKENS, read_tokens
+from ablate.corpus.values import TokenFile
 from ablate.errors import CorpusError, StudyError
 from ablate.models.build import build_model, load_model
 from ablate.models.layout import layout_of
@@ -253,21 +255,28 @@ def start_model(job: TrainingJob) -> PreTrainedModel:
 
 def read_windows(job: TrainingJob) -> Windows:
     """Return the training windows of a job; raises CorpusError when tokens were altered."""
-    pieces = [_read_slice(Path(job.workspace), piece) for piece in job.slices]
+    pieces = [tokens for piece in job.slices for tokens in _read_slice(Path(job.workspace), piece)]
     return Windows(pieces, job.recipe.sequence_length, job.recipe.rng_seed, job.name)
 
 
-def _read_slice(workspace: Path, piece: TokenSlice) -> Tokens:
+def _read_slice(workspace: Path, piece: TokenSlice) -> list[Tokens]:
+    """Return a slice in parts that each lie in one record batch: mapped, not copied."""
     file = TokenFile(path=piece.path, tokens=piece.file_tokens, digest=piece.file_digest)
-    tokens: Tokens = read_tokens(workspace, file, piece.start, piece.stop)
+    borders = range((piece.start // BATCH_TOKENS + 1) * BATCH_TOKENS, piece.stop, BATCH_TOKENS)
+    edges = [piece.start, *borders, piece.stop]
+    parts: list[Tokens] = [
+        read_tokens(workspace, file, start, stop) for start, stop in pairwise(edges)
+    ]
     if piece.digest is not None:
-        found = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<u4").tobytes()).hexdigest()
-        if found != piece.digest:
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(np.ascontiguousarray(part, dtype="<u4").tobytes())
+        if digest.hexdigest() != piece.digest:
             raise CorpusError(
                 f"tokens must be as they were prepared: {piece.start} to {piece.stop} of "
                 f"{piece.path} were altered; delete that file and run `ablate prepare` again"
             )
-    return tokens
+    return parts
 
 
 def check_vocabulary(windows: Windows, model: PreTrainedModel, name: str) -> None:

@@ -14,7 +14,7 @@ from ablate.train.recipe import Recipe, seed_recipe, unit_recipe
 from ablate.workspace import Workspace, fingerprint, slug
 
 if TYPE_CHECKING:
-    from ablate.corpus import Corpus, PartitionInfo, TokenFile
+    from ablate.corpus.values import Corpus, PartitionInfo, TokenFile
 
 __all__ = ["is_complete", "seed_job", "unit_jobs", "unit_slices"]
 
@@ -33,7 +33,7 @@ def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob 
             "`ablate prepare`"
         )
     recipe = seed_recipe(study, file.tokens)
-    whole = _slice(file, 0, file.tokens, None)
+    whole = _slice(file, 0, file.tokens, file.digest)
     return _job(
         "seed",
         "seed",
@@ -105,7 +105,7 @@ def unit_slices(study: Study, info: PartitionInfo, index: int) -> tuple[TokenSli
     if stop - start == unit or study.corpus.short_units != "repeat":
         return (_slice(info.train, start, stop, digest),)
     whole, rest = divmod(unit, there)
-    slices = [_slice(info.train, 0, there, None)] * whole
+    slices = [_slice(info.train, 0, there, info.train.digest)] * whole
     if rest:
         slices.append(_slice(info.train, 0, rest, None))
     return tuple(slices)

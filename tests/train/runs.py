@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from ablate.corpus.token_files import TokenWriter
 from ablate.train.job import Placement, Start, TokenSlice, TrainingJob
 from ablate.train.recipe import Recipe
 
@@ -61,8 +62,9 @@ def prepare_folder(root: Path) -> Path:
 
 
 def write_tokens(path: Path, tokens: np.ndarray) -> None:
-    np.save(path.with_suffix(".npy"), tokens)
-    path.with_suffix(".npy").rename(path)
+    """Write a token file as a prepared corpus has it."""
+    with TokenWriter(path, np.uint16) as writer:
+        writer.write(tokens)
 
 
 def token_slice(start: int = 0, stop: int = TOKENS) -> TokenSlice:

@@ -103,7 +103,7 @@ def is_child_training(entry: Path) -> bool:
     """Return whether a process is a Train worker of this session (and of no other on here)."""
     try:
         command = (entry / "cmdline").read_text(errors="replace")
-        files = [os.readlink(link) for link in (entry / "fd").iterdir()]
+        files = [str(link.readlink()) for link in (entry / "fd").iterdir()]
     except OSError:
         return False
     session = ray._private.worker._global_node.get_session_dir_path()
@@ -117,7 +117,7 @@ def test_lanes_are_as_many_as_fit() -> None:
     assert lanes_at_once(TrainResources(), jobs=1) == 1
     assert lanes_at_once(TrainResources(concurrent_runs=1), jobs=8) == 1
     assert lanes_at_once(TrainResources(workers_per_run=2), jobs=8) == 1
-    with pytest.raises(StudyError, match="must hold one training run.*got room for 2"):
+    with pytest.raises(StudyError, match=r"must hold one training run.*got room for 2"):
         lanes_at_once(TrainResources(workers_per_run=3), jobs=8)
     with pytest.raises(StudyError, match="1 GPUs, got room for 0"):
         lanes_at_once(TrainResources(gpus_per_worker=1), jobs=8)

@@ -32,6 +32,7 @@ from tests.train.runs import (
 
 pytestmark = pytest.mark.usefixtures("alone")
 
+REPOSITORY = Path(__file__).parents[2]
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(root: Path, stage: int, precis
 
 def test_a_killed_process_ends_as_an_undisturbed_one(root: Path) -> None:
     command = [sys.executable, "-c", CHILD, str(root), "2"]
-    child = subprocess.run(command, capture_output=True, check=False)
+    child = subprocess.run(command, capture_output=True, check=False, cwd=REPOSITORY)
     assert child.returncode == -9, child.stderr.decode()
     whole, killed = job(root, "whole"), job(root, "killed")
     assert not killed.path.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_cosine_ends_at_its_share_and_never_rises() -> None:
     assert max(rates) == rates[9] == 1.0
     assert rates[-1] == pytest.approx(0.1)
     assert rates[54] == pytest.approx(0.55)
-    assert all(late <= early for early, late in zip(rates[9:], rates[10:], strict=False))
+    assert all(late <= early for early, late in pairwise(rates[9:]))
 
 
 def test_wsd_is_flat_then_linear() -> None:
