@@ -19,6 +19,7 @@ import torch
 from ablate.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100 << 20
+PIECE = 1 << 17  # elements read and checked at once, while they are in the cache
 FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 ITEM_BYTES = {
     **FLOAT_BYTES,
@@ -132,25 +133,33 @@ def _require_no_holes(path: Path, tensors: Iterable[StoredTensor], start: int, s
 
 
 def read_into(tensor: StoredTensor, out: np.ndarray) -> None:
-    """Write a float tensor's values into `out`, float32 of as many elements.
+    """Write a float tensor's values into `out`, contiguous float32 of as many elements.
 
-    Raises CheckpointError when the tensor is no float tensor.
+    Raises CheckpointError when it is no float tensor, is cut short, or holds NaN or infinity.
     """
     if tensor.dtype not in FLOAT_BYTES:
         raise CheckpointError(
             f"weights must be F32, BF16 or F16: tensor '{tensor.name}' of {tensor.path} is "
             f"{tensor.dtype}; use the checkpoint that is not quantized"
         )
-    if not out.size:
-        return
-    kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
-    source = np.memmap(tensor.path, dtype=kind, mode="r", offset=tensor.start, shape=out.shape)
-    if tensor.dtype == "BF16":
-        bits = out.view(np.uint32)
-        bits[:] = source
-        bits <<= 16
-    else:
-        out[:] = source
+    scratch = np.empty(PIECE if tensor.dtype != "F32" else 0, dtype=np.uint16)
+    with tensor.path.open("rb", buffering=0) as stream:
+        stream.seek(tensor.start)
+        for start in range(0, out.size, PIECE):
+            values = out[start : start + PIECE]
+            raw = values if tensor.dtype == "F32" else scratch[: values.size]
+            if stream.readinto(raw.view(np.uint8).data) != raw.nbytes:
+                raise _broken(tensor.path, f"tensor '{tensor.name}' ends early")
+            if tensor.dtype == "BF16":
+                bits = values.view(np.uint32)
+                np.left_shift(raw, np.uint32(16), out=bits, dtype=np.uint32)
+            elif tensor.dtype == "F16":
+                values[:] = raw.view(np.float16)
+            if not np.isfinite(values).all():
+                raise CheckpointError(
+                    f"weights must be finite: tensor '{tensor.name}' of {tensor.path} holds NaN "
+                    "or infinity; its training diverged, train it again with a lower rate"
+                )
 
 
 def read_bytes(tensor: StoredTensor) -> bytes:
