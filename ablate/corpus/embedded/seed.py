@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from sysconfig import get_path
 
 from ablate.corpus.embedded.code import source_pieces
 from ablate.corpus.embedded.docstrings import prose_of, sessions_of
 from ablate.corpus.embedded.documents import Document, position, within
 from ablate.corpus.embedded.places import package_folder
 
-_CODE = ("transformers", "torch", "ray", "datasets", "optuna", "sympy")
+_CODE = ("transformers", "torch", "ray", "datasets", "optuna", "deepspeed")
 _DOCUMENTED = ("transformers", "torch", "optuna", "datasets", "plotly", "ray")
 _SESSIONS = ("narwhals", "mpmath", "optuna")
-_OTHER_SIDE = frozenset({"tests", "test", "include", "dashboard", "__pycache__", "_vendor"})
+_OTHER_SIDE = frozenset({"tests", "test", "include", "dashboard", "__pycache__", "_vendor", "csrc"})
 
 
 def broad_mixture() -> Iterator[Document]:
     """Yield Python code, its documentation, C and C++ code, and some sessions, well mixed."""
-    native = [package_folder("deepspeed") / "ops" / "csrc", package_folder("numpy"), _include()]
+    include = package_folder("torch") / "include"  # here of the libraries that torch uses
+    native = [
+        package_folder("deepspeed") / "ops" / "csrc",
+        package_folder("numpy"),
+        *(include / name for name in ("pybind11", "oneapi", "fmt", "tensorpipe")),
+    ]
     kinds = (
         within(source_pieces([package_folder(p) for p in _CODE], (".py",), _OTHER_SIDE), 1_800_000),
         within(prose_of(_DOCUMENTED), 1_600_000),
@@ -28,7 +31,3 @@ def broad_mixture() -> Iterator[Document]:
     )
     documents = [document for kind in kinds for document in kind]
     return iter(sorted(documents, key=lambda document: position(document.text)))
-
-
-def _include() -> Path:
-    return Path(get_path("include"))
