@@ -5,9 +5,11 @@ Tune's own storage is scratch. Results reach the journal through the driver as t
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,6 +27,8 @@ from ablate.resources import Cluster
 from ablate.search.conversation import Pause
 from ablate.search.journal import Scored
 from ablate.search.questions import Question, Questions
+
+ERROR_LENGTH = 500
 
 # One scorer per evaluator process: Tune reuses the process for trial after trial.
 _scorers: dict[str, Scorer] = {}
@@ -49,7 +53,7 @@ def run_trials(
             _trial,
             run=scratch.name,
             settings=settings,
-            domains=ray.put(domains),
+            domains=domains,
             members=dict(members),
         )
         resources = {"cpu": cluster.trial.cpus, "gpu": cluster.trial.gpus}
@@ -72,6 +76,8 @@ def run_trials(
             ),
         )
         _fit(tuner)
+        if searcher.broken is not None:
+            raise searcher.broken
         advance(total, "")
 
 
@@ -95,27 +101,29 @@ def _trial(
     config: dict[str, Any],
     run: str,
     settings: ScorerSettings,
-    domains: Any,
+    domains: list[Domain],
     members: Mapping[tuple[str, int], Any],
 ) -> None:
     """Score one candidate; what ablate raises on purpose is a result, not a dead process."""
     try:
-        tune.report(_score(config, run, settings, domains, members))
+        answer = _score(config, run, settings, domains, members)
     except AblateError as error:
-        tune.report({"failure": str(error)})
+        answer = {"failure": str(error)}
+    # As text: Tune flattens nested results, and copies every key of a flat one many times.
+    tune.report({"answer": json.dumps(answer)})
 
 
 def _score(
     config: dict[str, Any],
     run: str,
     settings: ScorerSettings,
-    domains: Any,
+    domains: list[Domain],
     members: Mapping[tuple[str, int], Any],
 ) -> dict[str, Any]:
     scorer = _scorers.get(run)
     if scorer is None:
         _scorers.clear()
-        scorer = _scorers[run] = Scorer(settings, ray.get(domains))
+        scorer = _scorers[run] = Scorer(settings, domains)
     chosen = [((name, index), share) for name, index, share in config["members"]]
     arrays = ray.get([members[member] for member, _ in chosen])
     weights = [share for _, share in chosen]
@@ -141,14 +149,17 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
     """Questions as Tune's suggestions, results as their answers."""
 
     def __init__(self, questions: Questions, advance: Any, total: int) -> None:
-        super().__init__(metric="evaluate_seconds", mode="min")
+        super().__init__(metric="answer", mode="min")
         self._questions = questions
         self._advance = advance
         self._total = total
         self._open: dict[str, Question] = {}
+        self.broken: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to wait, or FINISHED."""
+        if self.broken is not None:
+            return Searcher.FINISHED
         question = self._questions.next()
         if question is Pause.DONE:
             # Tune may ask once more while trials are open: their answers may bring new questions.
@@ -170,13 +181,14 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Take a result; an error's text comes through `fail`."""
-        if error or result is None:
+        if error or result is None or "answer" not in result:
             return
-        if "failure" in result:
-            self.fail(trial_id, result["failure"])
+        answer = json.loads(result["answer"])
+        if "failure" in answer:
+            self.fail(trial_id, answer["failure"])
             return
         question = self._open.pop(trial_id)
-        self._answer(question, _scored(question, result, self._questions.domain_marks))
+        self._answer(question, _scored(question, answer, self._questions.domain_marks))
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Record a trial that failed; the search goes on."""
@@ -185,7 +197,12 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             self._answer(question, Scored(key=question.candidate.key, error=reason))
 
     def _answer(self, question: Question, scored: Scored) -> None:
-        self._questions.answered(question, scored)
+        try:
+            self._questions.answered(question, scored)
+        except Exception as error:
+            # Tune would count the driver's own failure (a full disk) as the trial's and go on.
+            self.broken = error
+            raise
         best = self._questions.best
         detail = "" if best is None else f"best {best[0]:.4f}"
         self._advance(min(self._questions.answers, self._total), detail)
@@ -205,8 +222,10 @@ class _Errors(_DriverOnly, tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record the last line of what the trial's process raised."""
-        lines = str(trial.get_error() or "the evaluator died").strip().splitlines()
-        self._asker.fail(trial.trial_id, lines[-1][:500])
+        file = Path(trial.error_file or "")
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        lines = text.strip().splitlines() or ["the evaluator died"]
+        self._asker.fail(trial.trial_id, lines[-1].strip()[:ERROR_LENGTH])
 
 
 def _scored(question: Question, result: dict[str, Any], marks: Mapping[str, str]) -> Scored:
