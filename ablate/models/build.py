@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from ablate.errors import StudyError, did_you_mean
-from ablate.models.load import load_model, quiet_transformers
-from ablate.models.sources import first_line, read_config, resolve_folder
+from ablate.models.load import load_model
+from ablate.models.sources import first_line, quiet_transformers, read_config, resolve_folder
 from ablate.study import ModelSettings, Study
 
 __all__ = ["PRESETS", "build_config", "build_model", "load_model", "padded_vocabulary"]

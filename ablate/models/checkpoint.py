@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ablate.errors import CheckpointError
 from ablate.models.layout import ARCHITECTURE_KEYS, Layout, architecture_of
-from ablate.models.sources import read_config, weight_files
+from ablate.models.sources import read_config, read_small_json, weight_files
 from ablate.models.tensor_file import (
     DTYPE_NAMES,
     StoredTensor,
@@ -132,13 +133,20 @@ def load_flat(
 
 
 def _require_architecture(folder: Path, layout: Layout) -> None:
-    got = architecture_of(read_config(folder))
-    wrong = [key for key in ARCHITECTURE_KEYS if got.get(key) != layout.architecture.get(key)]
+    ours, raw = layout.architecture, read_small_json(folder / "config.json")
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if kind == ours.get("model_type") and kind not in CONFIG_MAPPING:
+        # Model code of its own: its defaults are not known without running it.
+        ours = {key: value for key, value in ours.items() if key in raw}
+        got = {key: value for key, value in raw.items() if key in ours}
+    else:
+        got = architecture_of(read_config(folder))
+    wrong = [key for key in ARCHITECTURE_KEYS if got.get(key) != ours.get(key)]
     if layout.architecture and wrong:
         first = wrong[0]
         raise CheckpointError(
             f"models of a pool must have one architecture: {folder / 'config.json'} has {first} = "
-            f"{got.get(first)!r}, the pool has {layout.architecture.get(first)!r}"
+            f"{got.get(first)!r}, the pool has {ours.get(first)!r}"
             f"{_more(wrong)}; use checkpoints that start from the same seed"
         )
 

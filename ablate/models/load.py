@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from ablate.errors import CheckpointError
 from ablate.models.sources import (
     CONFIG_ERRORS,
     first_line,
+    quiet_transformers,
     read_config,
     resolve_folder,
     weight_files,
@@ -80,17 +78,3 @@ def _require_whole(path: Path, found: dict[str, object]) -> None:
                 f"weights must fill the architecture: tensor '{names[0]}' {rule} in {path}{more}; "
                 "check config.json against the weights, or copy the checkpoint again"
             )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' reports and bars off the terminal; what matters is raised instead."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

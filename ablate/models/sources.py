@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging
 
 from ablate.errors import CheckpointError
 
@@ -94,7 +97,8 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
             "model.trust_remote_code=true"
         )
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except CONFIG_ERRORS as error:
         raise CheckpointError(
             f"{folder / 'config.json'} must be a config that transformers reads: "
@@ -165,3 +169,17 @@ def _shards(folder: Path) -> list[Path]:
 
 def _texts(table: dict[str, Any]) -> bool:
     return all(isinstance(value, str) and value for value in table.values())
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' reports and bars off the terminal; what matters is raised instead."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -21,7 +21,7 @@ from transformers import (
 
 from ablate.models.checkpoint import save_checkpoint
 from ablate.models.layout import Layout, bind, constants_of, layout_of
-from ablate.models.load import quiet_transformers
+from ablate.models.sources import quiet_transformers
 
 VOCABULARY = 320
 SHAPE = {

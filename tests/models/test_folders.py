@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from ablate.errors import CheckpointError
 from ablate.models.checkpoint import checkpoint_digest, load_flat, save_checkpoint
 from ablate.models.layout import flatten, layout_of
-from ablate.models.load import load_model, quiet_transformers
+from ablate.models.load import load_model
+from ablate.models.sources import quiet_transformers
 from ablate.workspace import file_digest
 
 TOKENS = torch.arange(24).view(2, 12) % VOCABULARY
