@@ -26,8 +26,40 @@ FORMATS: dict[str, Format] = {
     ".rst": "text",
 }
 NOT_TEXT = frozenset(
-    ".csv .tsv .zip .tar .tgz .7z .rar .lz4 .arrow .feather .avro .orc .pdf .docx .xlsx .epub .npy"
-    " .npz .pkl .pt .bin .safetensors .h5 .png .jpg .mp3 .mp4 .sqlite .db .warc .yaml .yml".split()
+    [
+        ".csv",
+        ".tsv",
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".7z",
+        ".rar",
+        ".lz4",
+        ".arrow",
+        ".feather",
+        ".avro",
+        ".orc",
+        ".pdf",
+        ".docx",
+        ".xlsx",
+        ".epub",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".pt",
+        ".bin",
+        ".safetensors",
+        ".h5",
+        ".png",
+        ".jpg",
+        ".mp3",
+        ".mp4",
+        ".sqlite",
+        ".db",
+        ".warc",
+        ".yaml",
+        ".yml",
+    ]
 )
 GLOB_MARKS = "*?["
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
@@ -46,7 +78,7 @@ def resolve(path: str, place: str) -> list[SourceFile]:
 
     `place` is the study key for messages. Raises CorpusError when there is nothing to read.
     """
-    local = os.path.expanduser(path.removeprefix("file://"))
+    local = str(Path(path.removeprefix("file://")).expanduser())
     if Path(local).is_file():
         return [_file(local)]
     if Path(local).is_dir():
@@ -86,11 +118,11 @@ def _walk(folder: str) -> Iterator[str]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
+        yield from (f"{parent}/{name}" for name in files if not name.startswith("."))
 
 
 def _of_glob(pattern: str, place: str) -> list[SourceFile]:
-    found = [path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir()]
+    found = [path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir()]  # noqa: PTH207
     if not found:
         raise CorpusError(f"{place} must match at least one file, got none for {pattern}")
     return [_file(path) for path in sorted(found)]
@@ -114,7 +146,7 @@ def is_compressed(path: str) -> bool:
 
 
 def _file(path: str) -> SourceFile:
-    absolute = os.path.abspath(path)
+    absolute = str(Path(path).absolute())
     suffix = _suffix(absolute)
     if suffix in NOT_TEXT or (suffix == ".parquet" and is_compressed(absolute)):
         raise CorpusError(

@@ -1,0 +1,188 @@
+"""Documents of one source file, streamed; every complaint names the file and the line."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.corpus.hub import hub_rows
+from ablate.corpus.source_files import SourceFile
+from ablate.corpus.streams import batches, first_bad_line, reading
+from ablate.corpus.tables import check_parquet
+from ablate.errors import CorpusError
+from ablate.study import SampleBy
+
+SCALARS = (str, int, float, bool)
+MAX_NAME = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One file and what is read from it: the text, and the columns that name the partition.
+
+    `max_bytes` ends the reading of a hub data set after so many bytes of text.
+    """
+
+    file: SourceFile
+    text: str
+    split: str
+    sample_by: SampleBy
+    columns: tuple[str, ...] = ()
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text (None when it was no string or is not valid Unicode) and its column values."""
+
+    text: str | None
+    values: tuple[str, ...]
+
+
+def documents(asked: Reading) -> Iterator[Document]:
+    """Yield the documents of a file in its order.
+
+    Raises CorpusError for what cannot be read, a missing text or partition column, a partition
+    value that is no plain value, and a file without documents.
+    """
+    count = 0
+    with reading(asked.file.path):
+        for place, row in _rows(asked):
+            count += 1
+            yield _document(asked, place, row)
+    if not count:
+        raise CorpusError(
+            f"source files must hold at least one document, got none in {asked.file.path}; remove it"
+        )
+
+
+def _rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    match asked.file.format:
+        case "jsonl" | "json":
+            return _json_rows(asked.file)
+        case "parquet":
+            return _parquet_rows(asked)
+        case "hub":
+            return hub_rows(asked.file.path, asked.split, _wanted(asked), asked.max_bytes)
+        case "text":
+            return _text_rows(asked)
+
+
+def _wanted(asked: Reading) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((asked.text, *asked.columns)))
+
+
+def _text_rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if asked.columns:
+        raise CorpusError(
+            f"partition_by must name columns of the source, got {', '.join(asked.columns)} for the "
+            f"plain text {asked.file.path}, which has none; use `partition`"
+        )
+    for number, line in enumerate(_lines(asked.file.path, asked.sample_by), start=1):
+        yield f"{asked.file.path}:{number}", {asked.text: line}
+
+
+def _json_rows(file: SourceFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    lines = enumerate(_lines(file.path, "line"), start=1)
+    for number, line in lines:
+        if line.isspace() or not line:
+            continue
+        if line.lstrip().startswith("["):
+            yield from _array_rows(file.path, [line, *(rest for _, rest in lines)])
+            return
+        place = f"{file.path}:{number}"
+        row = _parsed(line, place)
+        if not isinstance(row, dict):
+            raise CorpusError(
+                f"each line must be a JSON object, got {type(row).__name__} in {place}"
+            )
+        yield place, row
+
+
+def _array_rows(path: str, lines: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a file that is one JSON array; it is held in memory."""
+    for number, row in enumerate(_parsed("\n".join(lines), path)):
+        place = f"{path}, entry {number}"
+        if not isinstance(row, dict):
+            raise CorpusError(f"entries must be JSON objects, got {type(row).__name__} in {place}")
+        yield place, row
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(
+            f"each line must be one JSON value, got {error} in {place}; mend or remove it"
+        ) from error
+
+
+def _parquet_rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    path, wanted = asked.file.path, _wanted(asked)
+    rows = check_parquet(path, asked.text, wanted)
+    if not rows:
+        return
+    number = 0
+    for batch in batches("parquet", path, columns=list(wanted)):
+        for row in batch.select(list(wanted)).to_pylist():
+            number += 1
+            yield f"{path}, row {number}", row
+
+
+def _lines(path: str, sample_by: SampleBy) -> Iterator[str]:
+    """Yield lines (ends of lines are \\n, \\r\\n and \\r, nothing else), paragraphs or the whole."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first = True
+            for batch in batches("text", path, sample_by=sample_by):
+                for line in batch.column("text").to_pylist():
+                    yield line.removeprefix("\ufeff") if first else line
+                    first = False
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"source files must be UTF-8, got byte 0x{error.object[error.start]:02x} in "
+            f"{path}:{first_bad_line(path)}; convert the file"
+        ) from error
+
+
+def _document(asked: Reading, place: str, row: Mapping[str, Any]) -> Document:
+    missing = [column for column in _wanted(asked) if column not in row]
+    if missing:
+        raise CorpusError(
+            f"each document must have {', '.join(missing)}, got the keys "
+            f"{', '.join(list(row)[:12]) or 'none'} in {place}; name the key in the study"
+        )
+    values = tuple(_value(row[column], column, place) for column in asked.columns)
+    text = row[asked.text]
+    return Document(
+        text=text if isinstance(text, str) and _is_unicode(text) else None, values=values
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: JSON's escapes may hold half a character."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _value(value: Any, column: str, place: str) -> str:
+    """Return a partition column's value as text."""
+    plain = isinstance(value, SCALARS)
+    text = (str(value).lower() if isinstance(value, bool) else str(value)).strip() if plain else ""
+    if not text or len(text) > MAX_NAME or not _is_unicode(text):
+        shown = repr(value)
+        raise CorpusError(
+            f"partition column '{column}' must hold a word or number of at most {MAX_NAME} "
+            f"characters, got {shown if len(shown) < 60 else shown[:57] + '...'} in {place}; fill it "
+            "or remove the document"
+        )
+    return text

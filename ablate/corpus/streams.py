@@ -1,0 +1,106 @@
+"""Files read through `datasets` in streaming mode, with errors that name the file."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import zstandard
+
+from ablate.errors import CorpusError
+
+ROWS = 1024
+OPENERS: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"\x28\xb5\x2f\xfd": zstandard.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+
+
+def batches(loader: str, path: str, **settings: Any) -> Iterator[Any]:
+    """Yield the Arrow tables of one file as a packaged loader of `datasets` reads them."""
+    # Imported here: it takes two seconds, and most verbs read no source file.
+    import datasets
+
+    if "::" in path:
+        raise CorpusError(f"source files must not have '::' in their path, got {path}; rename it")
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    stream = datasets.load_dataset(
+        loader,
+        data_files={"train": [glob.escape(path)]},
+        split="train",
+        streaming=True,
+        **settings,
+    )
+    yield from stream.with_format("arrow").iter(batch_size=ROWS)
+    if _magic(path) is zstandard.open:
+        _check_zstandard(path)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into one CorpusError that names it."""
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        zstandard.ZstdError,
+        pa.ArrowException,
+    ) as error:
+        raise CorpusError(
+            f"source files must be whole and readable, got {type(error).__name__}: {error} in "
+            f"{path}; fetch or write it again"
+        ) from error
+
+
+def first_bad_line(path: str) -> int:
+    """Return the number of the first line that is not UTF-8 (the last line when all are)."""
+    number = 0
+    with (_magic(path) or open)(path, "rb") as stream:
+        for number, line in enumerate(_binary_lines(stream), start=1):  # noqa: B007
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                break
+    return number
+
+
+def _binary_lines(stream: IO[bytes], chunk: int = 1 << 20) -> Iterator[bytes]:
+    rest = b""
+    while piece := stream.read(chunk):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _magic(path: str) -> Any:
+    with Path(path).open("rb") as stream:
+        head = stream.read(8)
+    return next((opener for mark, opener in OPENERS.items() if head.startswith(mark)), None)
+
+
+def _check_zstandard(path: str) -> None:
+    """Raise when the last frame is cut short, which stream readers of zstandard let pass."""
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    with Path(path).open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            while piece:
+                if decoder.eof:
+                    decoder = zstandard.ZstdDecompressor().decompressobj()
+                decoder.decompress(piece)
+                piece = decoder.unused_data if decoder.eof else b""
+    if not decoder.eof:
+        raise EOFError("the compressed data end in the middle")
