@@ -40,7 +40,14 @@ def run() -> list[dict[str, Any]]:
 
 def _number(name: str, value: float, unit: str, limit: float | None, detail: str) -> dict[str, Any]:
     holds = limit is None or value >= limit
-    return {"name": name, "value": value, "unit": unit, "limit": limit, "holds": holds, "detail": detail}
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "limit": limit,
+        "holds": holds,
+        "detail": detail,
+    }
 
 
 def _case(
@@ -73,10 +80,10 @@ def _case(
     speed = {name: tokens.size / value for name, value in seconds.items()}
     flops = _flops_per_token(model, length)
     shape = f"{preset}, vocabulary {vocabulary}, {length}-token windows"
-    limit = None if preset == "130m" else LIMIT
+    limit = LIMIT if label == "32k" else None  # the projection must be most of the work
     drift = abs(losses["ours"] / losses["plain"] - 1)
     return [
-        _number(f"evaluate/tokens-{label}", speed["ours"], "tokens/s", None, shape),
+        _number(f"evaluate/tokens-{label}", speed["ours"], "tokens/s", None, f"{shape}, CPU time"),
         _number(f"evaluate/plain-{label}", speed["plain"], "tokens/s", None, "Hugging Face loop"),
         _number(
             f"evaluate/speedup-{label}",
@@ -103,14 +110,17 @@ def _case(
 
 
 def _interleaved(works: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return the best seconds of each, taken in turns; one unmeasured turn first."""
+    """Return the best CPU seconds of each, taken in turns; one unmeasured turn first.
+
+    One thread works, so this is the wall time of an idle machine, whatever else runs on this one.
+    """
     best = dict.fromkeys(works, float("inf"))
     for turn in range(repeats + 1):
         for name, work in works.items():
-            started = time.perf_counter()
+            started = time.process_time()
             work()
             if turn:
-                best[name] = min(best[name], time.perf_counter() - started)
+                best[name] = min(best[name], time.process_time() - started)
     return best
 
 
