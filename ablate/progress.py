@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+
+class Advance(Protocol):
+    """Show that `done` of the total is reached, with a word beside it."""
+
+    def __call__(self, done: float, detail: str = "") -> None:
+        """Move the bar."""
+
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -36,13 +45,13 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def bar(label: str, total: float) -> Iterator[Callable[[float, str], None]]:
+def bar(label: str, total: float) -> Iterator[Advance]:
     """Yield `advance(done, detail)`, where `done` is absolute, out of `total`.
 
     On a terminal this is a bar; elsewhere a line at most every ten seconds and one at the end.
     """
     if quiet:
-        yield lambda done, detail="": None
+        yield _nothing
     elif console.is_terminal:
         with Progress(
             TextColumn("{task.description:<10}"),
@@ -55,12 +64,16 @@ def bar(label: str, total: float) -> Iterator[Callable[[float, str], None]]:
             transient=False,
         ) as progress:
             task = progress.add_task(label, total=total, detail="")
-            yield lambda done, detail="": progress.update(task, completed=done, detail=detail)
+
+            def move(done: float, detail: str = "") -> None:
+                progress.update(task, completed=done, detail=detail)
+
+            yield move
     else:
         yield _lines(label, total)
 
 
-def _lines(label: str, total: float) -> Callable[[float, str], None]:
+def _lines(label: str, total: float) -> Advance:
     started = last = time.monotonic()
 
     def advance(done: float, detail: str = "") -> None:
@@ -76,3 +89,7 @@ def _lines(label: str, total: float) -> Callable[[float, str], None]:
             )
 
     return advance
+
+
+def _nothing(done: float, detail: str = "") -> None:
+    """Show nothing."""

@@ -80,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
             "have it made again"
         ) from error
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
+    if not isinstance(value, dict) or version != SCHEMA_VERSION:
         raise WorkspaceError(
             f"state files must have schema_version {SCHEMA_VERSION}: {path} has {version!r}; "
             "use the version of ablate that wrote it, or delete it to have it made again"

@@ -29,6 +29,7 @@ from ablate.search.journal import Scored
 from ablate.search.questions import Question, Questions
 
 ERROR_LENGTH = 500
+FINISHED: str = Searcher.FINISHED
 
 # One scorer per evaluator process: Tune reuses the process for trial after trial.
 _scorers: dict[str, Scorer] = {}
@@ -159,11 +160,11 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to wait, or FINISHED."""
         if self.broken is not None:
-            return Searcher.FINISHED
+            return FINISHED
         question = self._questions.next()
         if question is Pause.DONE:
             # Tune may ask once more while trials are open: their answers may bring new questions.
-            return None if self._open else Searcher.FINISHED
+            return None if self._open else FINISHED
         if isinstance(question, Pause):
             return None
         self._open[trial_id] = question

@@ -83,7 +83,8 @@ class Leaderboard:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table of `trials.parquet` as a data frame."""
-        return to_arrow(self.trials, self.domains).to_pandas()
+        frame: pd.DataFrame = to_arrow(self.trials, self.domains).to_pandas()
+        return frame
 
     def plot(self) -> Any:
         """Return a plotly figure: objective of every mixture by size, the best of each marked."""
