@@ -54,13 +54,27 @@ def run() -> list[dict[str, Any]]:
 def _number(name: str, value: float, unit: str, limit: float | None, detail: str) -> dict[str, Any]:
     """Return one number that must be at least `limit`."""
     holds = limit is None or value >= limit
-    return {"name": name, "value": value, "unit": unit, "limit": limit, "holds": holds, "detail": detail}
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "limit": limit,
+        "holds": holds,
+        "detail": detail,
+    }
 
 
 def _most(name: str, value: float, unit: str, limit: float, detail: str) -> dict[str, Any]:
     """Return one number that must be at most `limit`."""
     holds = value <= limit
-    return {"name": name, "value": value, "unit": unit, "limit": limit, "holds": holds, "detail": detail}
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "limit": limit,
+        "holds": holds,
+        "detail": detail,
+    }
 
 
 def _extra_models(members: list[torch.Tensor], threads: int) -> float:
