@@ -1,6 +1,7 @@
 """Documents to partitions to base units to tokens."""
 
-from ablate.corpus.prepare import MapTasks, prepare
+from ablate.corpus.job import MapTasks
+from ablate.corpus.prepare import prepare
 from ablate.corpus.survey import PartitionSurvey, Survey, survey
 from ablate.corpus.token_files import read_domain, read_tokens
 from ablate.corpus.values import (

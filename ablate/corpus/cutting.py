@@ -14,6 +14,8 @@ from ablate.study import CorpusSettings
 
 MOST = 0.5
 """A partition that loses more than this share of its bytes to decontamination is refused."""
+NOTED = 0.1
+"""One that loses more than this is mentioned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,11 @@ class TrainCut:
     contaminated_bytes: int
     unchecked: int
     causes: dict[str, int]
+
+    @property
+    def lost(self) -> float:
+        """Return the share of the bytes that decontamination dropped."""
+        return self.contaminated_bytes / max(self.bytes + self.contaminated_bytes, 1)
 
     def hits(self) -> npt.NDArray[np.int64]:
         """Return the distinct places of protected n-grams that stand in the text taken."""
@@ -86,20 +93,6 @@ def _counted(taken: list[tuple[EncodedPart, int]]) -> TrainCut:
         contaminated_bytes=dropped_bytes,
         unchecked=unchecked,
         causes=causes,
-    )
-
-
-def check_losses(name: str, found: TrainCut) -> None:
-    """Raise CorpusError when decontamination took most of a partition's (or the seed's) text."""
-    total = found.bytes + found.contaminated_bytes
-    if not total or found.contaminated_bytes <= MOST * total:
-        return
-    cause, amount = max(found.causes.items(), key=lambda item: (item[1], item[0]))
-    raise CorpusError(
-        f"decontamination must leave at least half of {name}, got "
-        f"{found.contaminated_bytes / total:.0%} of its {total:,} bytes dropped, "
-        f"{min(amount / total, 1):.0%} for overlap with {cause}; raise "
-        "corpus.decontaminate.max_overlap, drop that domain, or set corpus.decontaminate to null"
     )
 
 

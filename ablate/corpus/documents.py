@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.corpus.hub import hub_rows
 from ablate.corpus.source_files import SourceFile
-from ablate.corpus.streams import batches, first_bad_line, reading
+from ablate.corpus.streams import ROWS, batches, first_bad_line, reading
 from ablate.corpus.tables import check_parquet
 from ablate.errors import CorpusError
 from ablate.study import SampleBy
@@ -126,7 +126,7 @@ def _parquet_rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if not rows:
         return
     number = 0
-    for batch in batches("parquet", path, columns=list(wanted)):
+    for batch in batches("parquet", path, columns=list(wanted), batch_size=ROWS):
         for row in batch.select(list(wanted)).to_pylist():
             number += 1
             yield f"{path}, row {number}", row

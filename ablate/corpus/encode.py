@@ -135,14 +135,17 @@ class _FileEncoder:
         self._rules = rules
         self._tokenizer = one_core_tokenizer(rules.tokenizer)
         self._dtype = token_type(rules.vocab_size)
-        self._streams: dict[str, _Stream] = {}
+        self._streams = {
+            name: self._new_stream(number, name, fates)
+            for number, (name, fates) in enumerate(item.fates.items())
+        }
         self._batch: list[_Checked] = []
         self._batch_bytes = 0
         self._held_tokens = 0
 
     def add(self, name: str, text: str) -> None:
-        stream = self._stream(name)
-        if stream.next >= len(stream.fates):
+        stream = self._streams.get(name)
+        if stream is None or stream.next >= len(stream.fates):
             raise self._changed()
         fate = stream.fates[stream.next]
         stream.next += 1
@@ -159,9 +162,7 @@ class _FileEncoder:
     def finish(self) -> dict[str, EncodedPart]:
         self._encode()
         self._write()
-        if self._streams.keys() != self._item.fates.keys() or any(
-            stream.next != len(stream.fates) for stream in self._streams.values()
-        ):
+        if any(stream.next != len(stream.fates) for stream in self._streams.values()):
             raise self._changed()
         return {name: self._part(stream) for name, stream in self._streams.items()}
 
@@ -171,20 +172,15 @@ class _FileEncoder:
             f"{self._item.piece.reading.file.path}; run again"
         )
 
-    def _stream(self, name: str) -> _Stream:
-        if name not in self._streams:
-            if name not in self._item.fates:
-                raise self._changed()
-            protected = self._rules.protected
-            self._streams[name] = _Stream(
-                number=len(self._streams),
-                fates=self._item.fates[name],
-                heldout=protected.heldout.get(name)
-                if protected and self._item.piece.kind == "partition"
-                else None,
-                seen=np.zeros(len(protected.every_heldout), np.bool_) if protected else None,
-            )
-        return self._streams[name]
+    def _new_stream(self, number: int, name: str, fates: Fates) -> _Stream:
+        protected = self._rules.protected
+        own = protected is not None and self._item.piece.kind == "partition"
+        return _Stream(
+            number=number,
+            fates=fates,
+            heldout=protected.heldout[name] if protected and own else None,
+            seen=np.zeros(len(protected.every_heldout), np.bool_) if protected else None,
+        )
 
     def _check(self, stream: _Stream, text: str) -> _Checked:
         size = len(text.encode())

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from ablate.corpus.documents import documents
 from ablate.corpus.encode import one_core_tokenizer
 from ablate.corpus.ngrams import Grams, ngram_hashes, overlap
-from ablate.corpus.scan import Piece, is_empty, name_of
+from ablate.corpus.scan import Piece, is_empty
 from ablate.corpus.selection import TRAIN, Fates
 from ablate.corpus.token_files import BATCH_TOKENS, TokenWriter, token_type
 
@@ -86,8 +86,7 @@ def pack_train(item: TrainPack, vocab_size: int) -> PackedTrain:
         for piece in _taken(item.parts, dtype):
             writer.write(piece)
             cutter.add(piece)
-    total = sum(take for _, take in item.parts)
-    while total and cutter.unfinished(total):
+    while writer.tokens and cutter.unfinished():
         for piece in _taken(item.parts, dtype):
             cutter.add(piece)
     return PackedTrain(digest=writer.digest(), unit_digests=cutter.digests())
@@ -124,7 +123,7 @@ class _UnitCutter:
             self._unit += not self._left[self._unit]
             tokens = tokens[len(taken) :]
 
-    def unfinished(self, total: int) -> bool:
+    def unfinished(self) -> bool:
         return any(self._left)
 
     def digests(self) -> tuple[str, ...]:
@@ -164,7 +163,7 @@ def _texts(item: EvaluationPack) -> Iterator[str]:
     for piece, fates in item.pieces:
         number = 0
         for document in documents(piece.reading):
-            if document.text is None or is_empty(document) or name_of(piece, document) == "":
+            if document.text is None or is_empty(document):
                 continue
             if number < len(fates) and fates[number] == TRAIN:
                 yield document.text

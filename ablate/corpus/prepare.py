@@ -10,36 +10,18 @@ Memory holds about 60 bytes per document and 8 per word of evaluation text, neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from ablate.corpus.inputs import inputs_of, outputs_of, what_changed
-from ablate.corpus.making import Making
+from ablate.corpus.job import Making, MapTasks
+from ablate.corpus.making import make
 from ablate.corpus.pieces import pieces_of
 from ablate.corpus.values import Corpus, read_corpus
 from ablate.errors import WorkspaceError
 from ablate.progress import note
 from ablate.study import Study
 from ablate.workspace import Workspace, temporary_folder, write_json
-
-Item = TypeVar("Item")
-Shared = TypeVar("Shared")
-Result = TypeVar("Result")
-
-
-class MapTasks(Protocol):
-    """Runs a function over items, perhaps in other processes."""
-
-    def __call__(
-        self,
-        function: Callable[[Item, Shared], Result],
-        items: Sequence[Item],
-        shared: Shared,
-        label: str,
-    ) -> list[Result]:
-        """Return `[function(item, shared) for item in items]`, in the order of the items."""
-        ...
 
 
 def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
@@ -59,16 +41,11 @@ def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
     workspace.corpus.mkdir(parents=True, exist_ok=True)
     with temporary_folder(workspace.corpus) as folder:
         making = Making(study=study, pieces=pieces, folder=folder, map_tasks=map_tasks)
-        corpus = making.make(inputs)
+        corpus = make(making, inputs)
         # Without corpus.json there is no corpus: none that mixes old and new files.
         workspace.corpus_json.unlink(missing_ok=True)
         _publish(folder / "final", workspace.corpus)
-    complete = Corpus(
-        **{
-            **vars(corpus),
-            "inputs": {**corpus.inputs, "outputs": outputs_of(corpus, workspace)},
-        }
-    )
+    complete = replace(corpus, inputs={**inputs, "outputs": outputs_of(corpus, workspace)})
     write_json(workspace.corpus_json, complete.to_json())
     return complete
 

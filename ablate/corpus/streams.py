@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import locale
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import zstandard
 from ablate.errors import CorpusError
 
 ROWS = 1024
+UTF_8 = ("UTF-8", "UTF8")
 OPENERS: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
     b"\x28\xb5\x2f\xfd": zstandard.open,
@@ -33,6 +35,16 @@ def batches(loader: str, path: str, **settings: Any) -> Iterator[Any]:
 
     if "::" in path:
         raise CorpusError(f"source files must not have '::' in their path, got {path}; rename it")
+    if (
+        loader == "text"
+        and _magic(path)
+        and locale.getpreferredencoding(False).upper() not in UTF_8
+    ):
+        # The loader reads compressed text in the machine's encoding, whatever it is told.
+        raise CorpusError(
+            f"the locale must be UTF-8 to read the compressed {path}, got "
+            f"{locale.getpreferredencoding(False)}; set PYTHONUTF8=1"
+        )
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     stream = datasets.load_dataset(
         loader,
