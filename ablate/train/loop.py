@@ -86,22 +86,28 @@ class _Run:
             self.moments = read_moments(Path(job.start.moments), self.model)
         self.engine: ZeroEngine | None = None
         self.log: StepLog | None = None
+        self._saved = 0.0
 
     def train(self, report: Reporter) -> bool:
         engine, point = self._begin(report)
         self._saved = time.monotonic()
-        started = time.monotonic() - point.seconds
+        started = self._saved - point.seconds
         if together.rank() == 0:
             self.log = StepLog(Path(self.job.log_file), point.step)
-        signal, asked = GO_ON, False
+        asked = False
         for step in range(point.step, self.recipe.steps):
             began = time.monotonic()
-            signal = self._wish(asked)
-            loss, norm, signal = self._step(engine, step, signal)
-            seconds = time.monotonic() - started
-            asked = self._record(engine, step, loss, norm, time.monotonic() - began, report)
+            loss, norm, signal = self._step(engine, step, self._wish(asked))
+            now = time.monotonic()
+            values = {
+                "loss": loss,
+                "learning_rate": engine.learning_rate,
+                "grad_norm": norm,
+                "tokens_per_second": round(self.recipe.batch_tokens / max(now - began, 1e-9), 1),
+            }
+            asked = self._record(report, step, values)
             if signal != GO_ON and step + 1 < self.recipe.steps:
-                point = ResumePoint(step=step + 1, seconds=seconds)
+                point = ResumePoint(step=step + 1, seconds=now - started)
                 resume.save(engine, Path(self.job.resume_folder), point, self._identity())
                 self._saved = time.monotonic()
                 if signal == STOP:
@@ -155,28 +161,12 @@ class _Run:
                 "the learning rate, or raise the warm-up"
             )
 
-    def _record(
-        self,
-        engine: ZeroEngine,
-        step: int,
-        loss: float,
-        norm: float,
-        seconds: float,
-        report: Reporter,
-    ) -> bool:
-        if together.rank() != 0 or self.log is None:
+    def _record(self, report: Reporter, step: int, values: dict[str, float]) -> bool:
+        """Log a step on worker 0; return whether the run was asked to stop."""
+        if self.log is None:
             return False
         tokens = (step + 1) * self.recipe.batch_tokens
-        self.log.write(
-            {
-                "step": step + 1,
-                "loss": loss,
-                "learning_rate": engine.learning_rate,
-                "grad_norm": norm,
-                "tokens": tokens,
-                "tokens_per_second": round(self.recipe.batch_tokens / max(seconds, 1e-9), 1),
-            }
-        )
+        self.log.write({"step": step + 1, "tokens": tokens, **values})
         return report.tokens(tokens)
 
     def _identity(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ablate.models.checkpoint import checkpoint_digest
 from ablate.study import Study
 from ablate.train.finished import MOMENTS_FILE, is_complete
 from ablate.train.job import Start, TokenSlice, TrainingJob, job_fingerprint
-from ablate.train.recipe import Recipe, seed_recipe, unit_recipe
+from ablate.train.recipe import seed_recipe, unit_recipe
 from ablate.workspace import Workspace, fingerprint, slug
 
 if TYPE_CHECKING:
@@ -33,17 +33,16 @@ def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob 
             "`ablate prepare`"
         )
     recipe = seed_recipe(study, file.tokens)
-    whole = _slice(file, 0, file.tokens, file.digest)
-    return _job(
-        "seed",
-        "seed",
-        corpus=corpus,
-        workspace=workspace,
-        start=_seed_start(study, corpus),
-        slices=(whole,),
+    slices = (_slice(file, 0, file.tokens, file.digest),)
+    start = _seed_start(study, corpus)
+    mark = job_fingerprint("seed", start.mark, slices, recipe)
+    return TrainingJob(
+        **_paths(workspace, f"seed-{mark}"),
+        kind="seed",
+        start=start,
+        slices=slices,
         recipe=recipe,
         save_moments=study.train.carry_moments,
-        metadata={},
     )
 
 
@@ -77,16 +76,14 @@ def unit_jobs(
     for name, info in sorted(corpus.partitions.items()):
         for index in range(info.units):
             slices = unit_slices(study, info, index)
-            tokens = sum(piece.tokens for piece in slices)
-            job = _job(
-                "unit",
-                f"unit-{slug(name)}-{index}",
-                corpus=corpus,
-                workspace=workspace,
+            recipe = unit_recipe(study, sum(piece.tokens for piece in slices))
+            mark = job_fingerprint("unit", start.mark, slices, recipe)
+            job = TrainingJob(
+                **_paths(workspace, f"unit-{slug(name)}-{index}-{mark}"),
+                kind="unit",
                 start=start,
                 slices=slices,
-                recipe=unit_recipe(study, tokens),
-                save_moments=False,
+                recipe=recipe,
                 metadata={"partition": name, "unit": index},
             )
             jobs.append(job)
@@ -155,31 +152,13 @@ def checkpoint_mark(path: str) -> str:
     return fingerprint({"hub": path})
 
 
-def _job(
-    kind: Any,
-    name: str,
-    *,
-    corpus: Corpus,
-    workspace: Workspace,
-    start: Start,
-    slices: tuple[TokenSlice, ...],
-    recipe: Recipe,
-    save_moments: bool,
-    metadata: dict[str, Any],
-) -> TrainingJob:
-    mark = job_fingerprint(kind, start.mark, slices, recipe)
-    full = f"{name}-{mark}"
-    return TrainingJob(
-        name=full,
-        kind=kind,
-        start=start,
-        slices=slices,
-        recipe=recipe,
-        workspace=str(workspace.root),
-        folder=str(workspace.models / full),
-        resume_folder=str(workspace.resume_folder(full)),
-        log_file=str(workspace.logs / f"train-{full}.jsonl"),
-        tokenizer_folder=str(workspace.tokenizer),
-        save_moments=save_moments,
-        metadata=metadata,
-    )
+def _paths(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Return the fields of a job that follow from its full name."""
+    return {
+        "name": name,
+        "workspace": str(workspace.root),
+        "folder": str(workspace.models / name),
+        "resume_folder": str(workspace.resume_folder(name)),
+        "log_file": str(workspace.logs / f"train-{name}.jsonl"),
+        "tokenizer_folder": str(workspace.tokenizer),
+    }

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ablate.errors import AblateError, UserError
+from ablate.errors import AblateError
 
 Value = TypeVar("Value")
 
@@ -64,8 +64,3 @@ def mean_and_signal(value: float, signal: int, device: torch.device) -> tuple[fl
     dist.all_reduce(box)
     mean, told = box.tolist()
     return mean, int(told)
-
-
-def is_user_error(error: AblateError) -> bool:
-    """Return whether the user can mend `error`."""
-    return isinstance(error, UserError)
