@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import bz2
-import glob
 import gzip
 import locale
 import lzma
+import re
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import zstandard
 from ablate.errors import CorpusError
 
 ROWS = 1024
+PLAIN = re.compile(r"[\w./ +,@=~-]+", re.ASCII)
 UTF_8 = ("UTF-8", "UTF8")
 OPENERS: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
@@ -33,29 +35,34 @@ def batches(loader: str, path: str, **settings: Any) -> Iterator[Any]:
     # Imported here: it takes two seconds, and most verbs read no source file.
     import datasets
 
-    if "::" in path:
-        raise CorpusError(f"source files must not have '::' in their path, got {path}; rename it")
-    if (
-        loader == "text"
-        and _magic(path)
-        and locale.getpreferredencoding(False).upper() not in UTF_8
-    ):
+    encoding = locale.getpreferredencoding(False)
+    if loader == "text" and _magic(path) and encoding.upper() not in UTF_8:
         # The loader reads compressed text in the machine's encoding, whatever it is told.
         raise CorpusError(
-            f"the locale must be UTF-8 to read the compressed {path}, got "
-            f"{locale.getpreferredencoding(False)}; set PYTHONUTF8=1"
+            f"the locale must be UTF-8 to read the compressed {path}, got {encoding}; set "
+            "PYTHONUTF8=1"
         )
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or each local file is reported to the hub
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
-    stream = datasets.load_dataset(
-        loader,
-        data_files={"train": [glob.escape(path)]},
-        split="train",
-        streaming=True,
-        **settings,
-    )
-    yield from stream.with_format("arrow").iter(batch_size=ROWS)
+    with _plainly_named(path) as plain:
+        stream = datasets.load_dataset(
+            loader, data_files={"train": [plain]}, split="train", streaming=True, **settings
+        )
+        yield from stream.with_format("arrow").iter(batch_size=ROWS)
     if _magic(path) is zstandard.open:
         _check_zstandard(path)
+
+
+@contextmanager
+def _plainly_named(path: str) -> Iterator[str]:
+    """Yield a path without marks that have a meaning in globs and URLs: a link where need be."""
+    if PLAIN.fullmatch(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="ablate-") as folder:
+        link = Path(folder) / f"source{''.join(re.findall(r'[.][A-Za-z0-9]+$', path))}"
+        link.symlink_to(path)
+        yield str(link)
 
 
 @contextmanager
