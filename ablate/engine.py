@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ablate.cluster.pool import SEED, store_pool
@@ -119,27 +120,26 @@ def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     _check_search(study)
     corpus = _prepare(study, workspace, cluster)
     _check_question(study, corpus)
-    seed = _seed(study, workspace, corpus, cluster)
-    layout = layout_of(
-        load_model(workspace.root / seed.folder, trust_remote_code=study.model.trust_remote_code)
-    )
-    brought = imported_units(study, corpus, workspace.root / seed.folder, layout)
+    first = seed_job(study, corpus, workspace)
+    seeds = [first] if first else []
+    seed = _trained_seed(first, workspace) if first else import_seed(study, corpus, workspace)
+    folder = workspace.root / seed.folder
     jobs = [
         job
-        for job in unit_jobs(
-            study, corpus, workspace, seed.fingerprint, workspace.root / seed.folder
-        )
+        for job in unit_jobs(study, corpus, workspace, seed.fingerprint, folder)
         if job.metadata["partition"] not in study.units
     ]
-    _run_jobs(jobs, "units", workspace, cluster)
+    if study.units:
+        # What is brought in is checked against the seed before anything else is trained.
+        _run_jobs(seeds, workspace, cluster)
+        imported_units(study, corpus, folder, _layout(study, folder))
+    # One call for all: the units wait for their seed, and worker groups start up once.
+    _run_jobs([*seeds, *jobs], workspace, cluster)
+    layout = _layout(study, folder)
+    brought = imported_units(study, corpus, folder, layout)
     pool = ModelPool(
-        seed=seed,
-        units=tuple(
-            sorted(
-                [*brought, *(_unit(job, workspace) for job in jobs)],
-                key=lambda unit: (unit.partition, unit.index),
-            )
-        ),
+        seed=replace(seed, digest=checkpoint_digest(folder)),
+        units=(*brought, *(_unit(job, workspace) for job in jobs)),
         layout_fingerprint=layout.fingerprint,
         tokenizer=corpus.tokenizer.fingerprint,
         root=str(workspace.root),
@@ -162,28 +162,20 @@ def _check_question(study: Study, corpus: Corpus) -> None:
     frame_of(study, corpus)
 
 
-def _run_jobs(jobs: list[TrainingJob], label: str, workspace: Workspace, cluster: Cluster) -> None:
+def _run_jobs(jobs: list[TrainingJob], workspace: Workspace, cluster: Cluster) -> None:
     missing = [job for job in jobs if not is_complete(job.path, job)]
     if not missing:
         return
     total = sum(job.recipe.tokens for job in missing)
-    with session(cluster), bar(label, total) as advance:
+    with session(cluster), bar("train", total) as advance:
         train_jobs(missing, cluster, workspace, lambda done, _, detail: advance(done, detail))
         advance(total, "")
 
 
-def _seed(study: Study, workspace: Workspace, corpus: Corpus, cluster: Cluster) -> SeedModel:
-    """Return the seed: trained on its sources, or the checkpoint that the study names."""
-    job = seed_job(study, corpus, workspace)
-    if job is None:
-        return import_seed(study, corpus, workspace)
-    _run_jobs([job], "seed", workspace, cluster)
-    folder = Path(job.folder)
-    return SeedModel(
-        fingerprint=job.fingerprint,
-        folder=str(folder.relative_to(workspace.root)),
-        digest=checkpoint_digest(folder),
-    )
+def _trained_seed(job: TrainingJob, workspace: Workspace) -> SeedModel:
+    """Return the seed that a job trains; its digest is not known before it has."""
+    folder = str(job.path.relative_to(workspace.root))
+    return SeedModel(fingerprint=job.fingerprint, folder=folder, digest="")
 
 
 def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
