@@ -110,12 +110,13 @@ def _check(found: Evaluated, choices: Mapping[Stream, StreamChoice]) -> None:
     if short:
         shown = ", ".join(
             f"{name} ({_held(choices['partition', name])} held out, "
-            f"{found[kind, name].dropped} of them in others' training text)"
+            f"{found[kind, name].dropped} of them in training text of other partitions or the seed)"
             for kind, name in short[:SHOWN]
         )
         raise CorpusError(
             f"every partition must keep a held-out document, got none for {shown}; raise "
-            "corpus.heldout.documents, add documents, or set it to 0 to evaluate on domains only"
+            "corpus.heldout.documents, add documents that stand nowhere else, or set it to 0 to "
+            "evaluate on domains only"
         )
 
 

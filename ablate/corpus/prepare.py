@@ -10,6 +10,7 @@ Memory holds about 60 bytes per document and 8 per word of evaluation text, neve
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ablate.corpus.values import Corpus, read_corpus
 from ablate.errors import WorkspaceError
 from ablate.progress import note
 from ablate.study import Study
-from ablate.workspace import Workspace, temporary_folder, write_json
+from ablate.workspace import TEMPORARY_PREFIX, Workspace, temporary_folder, write_json
 
 
 def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
@@ -38,7 +39,8 @@ def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
         if reason is None:
             return there
         note(f"corpus: made again, {reason}")
-    workspace.corpus.mkdir(parents=True, exist_ok=True)
+    for left_over in workspace.corpus.glob(f"{TEMPORARY_PREFIX}*/"):
+        shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed
     with temporary_folder(workspace.corpus) as folder:
         making = Making(study=study, pieces=pieces, folder=folder, map_tasks=map_tasks)
         corpus = make(making, inputs)

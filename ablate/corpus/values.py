@@ -38,6 +38,8 @@ class TokenizerInfo:
 class PartitionInfo:
     """Counts of one partition. `documents`, `tokens` and `bytes` are of the training text.
 
+    A document that `max_tokens` cuts through counts as a whole in `documents` and `bytes`.
+
     `unit_tokens` and `unit_digests` have one entry per base unit (digests: SHA-256 of the token
     ids as little-endian uint32); `dropped` counts documents that were empty, not_text, duplicate
     or contaminated; `unchecked` counts those kept although they have too few words for an n-gram.

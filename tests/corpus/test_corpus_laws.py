@@ -196,6 +196,22 @@ def test_short_partitions(tmp_path: Path) -> None:
     assert info.unit_digests == (hashlib.sha256(repeated).hexdigest(),)
 
 
+def test_a_preparation_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    study = study_of(tmp_path, two_partitions(tmp_path))
+
+    def stops(function: object, items: object, shared: object, label: str) -> list[object]:
+        if label == "pack":
+            (tmp_path / "workspace" / "corpus" / ".tmp-killed").mkdir()
+            raise KeyboardInterrupt
+        return serial(function, items, shared, label)  # type: ignore[arg-type]
+
+    with pytest.raises(KeyboardInterrupt):
+        make(study, stops)
+    assert read_corpus(study.open_workspace()) is None
+    make(study)
+    assert not list(Path(study.workspace).rglob(".tmp-*"))
+
+
 def test_a_rerun_does_nothing(tmp_path: Path) -> None:
     study = study_of(tmp_path, two_partitions(tmp_path))
     corpus = make(study)
