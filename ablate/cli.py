@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.errors import StudyError, UserError
+from ablate.errors import RunError, StudyError, UserError
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
 from ablate.study import Study, load_study
@@ -70,12 +70,10 @@ def main() -> None:
 
 
 def _failed(error: Exception) -> int:
-    import click
-
-    from ablate.errors import RunError
-
-    if isinstance(error, click.ClickException):
-        return _say(error.format_message(), EXIT_USER)
+    # Typer carries its own copy of click; its errors of usage know how to say themselves.
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        return _say(f"{' '.join(usage().split())}; see `ablate --help`", EXIT_USER)
     if isinstance(error, RunError):
         return _say(str(error), EXIT_BUG)
     traceback.print_exc()

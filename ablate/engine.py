@@ -117,7 +117,7 @@ def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
 
 
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
-    _check_search(study)
+    check_search(study)
     corpus = _prepare(study, workspace, cluster)
     _check_question(study, corpus)
     first = seed_job(study, corpus, workspace)
@@ -192,7 +192,7 @@ def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
 def _search(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> Leaderboard:
-    _check_search(study)
+    check_search(study)
     standing = standing_of(study, workspace, pool)
     journal = Journal(workspace.journal)
     count = standing.space.count()
@@ -287,7 +287,7 @@ def _domains(corpus: Corpus, root: Path) -> list[Domain]:
     return found
 
 
-def _check_search(study: Study) -> None:
+def check_search(study: Study) -> None:
     """Refuse a search that could not start, before anything is trained."""
     if study.search.algorithm != "auto":
         resolve(study.search.algorithm, ALGORITHMS, "search.algorithm")

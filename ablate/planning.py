@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablate.corpus import Corpus, read_corpus, survey
-from ablate.engine import choose_algorithm
+from ablate.engine import check_search, choose_algorithm
 from ablate.models.build import count_parameters
 from ablate.resources import Cluster
+from ablate.search.objective import objective_weights
 from ablate.standing import space_of
 from ablate.study import Study
 from ablate.train.recipe import check_batch, flops, seed_recipe, unit_recipe
@@ -72,6 +73,7 @@ class Plan:
 def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     """Return what `run` would do. Raises the errors that `run` would raise before training."""
     where = cluster or Cluster()
+    check_search(study)
     corpus = read_corpus(study.open_workspace())
     parts = _prepared(corpus) if corpus else _surveyed(study)
     units = {part.name: part.units for part in parts}
@@ -87,6 +89,10 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
         name: sum(r.tokens for (owner, _), r in recipes.items() if owner == name) for name in units
     }
     space = space_of(study, units, tokens)
+    heldout = dict.fromkeys(units, "heldout") if study.corpus.heldout.documents else {}
+    objective_weights(
+        study.search.objective, {**heldout, **dict.fromkeys(study.evaluate.domains, "domain")}
+    )
     mixtures = space.count()
     trials = min(mixtures, study.search.trials)
     algorithm, why = choose_algorithm(study.search.algorithm, mixtures, study.search.trials)
@@ -96,7 +102,7 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     for recipe in [*trained.values(), *([seed] if seed_tokens else [])]:
         check_batch(recipe, where.train)
     unit_tokens = sum(recipe.tokens for recipe in trained.values())
-    domains = len(units) * bool(study.corpus.heldout.documents) + len(study.evaluate.domains)
+    domains = len(heldout) + len(study.evaluate.domains)
     evaluated = domains * study.evaluate.tokens_per_domain
     scored = trials + sum(units.values()) + 1
     training = flops(parameters, unit_tokens + seed_tokens)

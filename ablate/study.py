@@ -310,6 +310,13 @@ class Study(Settings):
             raise ValueError("seed.sources must be given with tokenizer.train: it learns from them")
         if self.tokenizer.train and self.model.path:
             raise ValueError("tokenizer.train must not stand with model.path; use its tokenizer")
+        named = [s.partition for s in self.corpus.sources if s.partition is not None]
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"each partition must have one source, got two for {twice}; join them in one glob "
+                "or folder, or rename one"
+            )
         shared = {s.partition for s in self.corpus.sources if s.partition} & set(
             self.evaluate.domains
         )

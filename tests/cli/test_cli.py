@@ -1,0 +1,132 @@
+"""The command line as its user meets it: exit codes, one line, nothing on the wrong stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablate import cli
+
+STUDY = """
+name: tiny
+workspace: work
+corpus: {sources: [{path: a.jsonl, partition: a}, {path: b.txt, partition: b}], unit_tokens: 40}
+tokenizer: {train: {vocab_size: 300}}
+model: {preset: tiny}
+seed: {sources: [{path: b.txt}], tokens: 64}
+train: {sequence_length: 8, batch_tokens: 16}
+evaluate: {domains: {c: c.txt}, tokens_per_domain: 50}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = [json.dumps({"text": f"number {i} of the lines in a"}) for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "b.txt").write_text("".join(f"a line of text, the {i}th\n" for i in range(40)))
+    (tmp_path / "c.txt").write_text("something else, quite different\n" * 3 + "and more\n")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def call(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of `ablate words...`."""
+    before = sys.argv
+    sys.argv = ["ablate", *words]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        sys.argv = before
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_plan_prints_costs_and_changes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(folder.rglob("*"))
+    code, out, err = call("plan", str(folder / "study.yaml"), capsys=capsys)
+    assert (code, err) == (0, "")
+    assert "the naive way" in out and "3 of 3 mixtures" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    code, out, _ = call("plan", str(folder / "study.yaml"), "--json", capsys=capsys)
+    found = json.loads(out)
+    assert (found["mixtures"], found["runs"]) == (
+        3,
+        sum(p["units"] for p in found["partitions"]) + 1,
+    )
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for of in ("study", "cluster"):
+        code, out, _ = call("schema", of, capsys=capsys)
+        assert code == 0 and "properties" in json.loads(out)
+    properties = json.loads(call("schema", capsys=capsys)[1])["properties"]
+    assert "validate" in properties and all(
+        "description" in p or "$ref" in p for p in properties.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "nowhere.yaml"], "nowhere.yaml"),
+        (["plan", "STUDY", "train.lerning_rate=1"], "did you mean 'learning_rate'"),
+        (["plan", "STUDY", "corpus.sources.0.path=gone.jsonl"], "gone.jsonl"),
+        (["plan", "STUDY", "corpus.sources.0.text=body"], "body"),
+        (["plan", "STUDY", "corpus.sources.1.partition=a"], "'a'"),
+        (["plan", "STUDY", "evaluate.domains.a=c.txt"], "share a name"),
+        (["plan", "STUDY", "search.space.max_size=0"], "max_size"),
+        (["plan", "STUDY", "search.space.min_size=3"], "min_size"),
+        (["plan", "STUDY", "search.space.include=[q]"], "'q'"),
+        (["plan", "STUDY", "search.space.max_tokens=1"], "max_tokens"),
+        (["plan", "STUDY", "train.batch_tokens=12"], "sequence_length"),
+        (["plan", "STUDY", "model.overrides={hiden_size: 8}"], "did you mean 'hidden_size'"),
+        (["plan", "STUDY", "search.algorithm=tpee"], "did you mean 'tpe'"),
+        (["plan", "STUDY", "search.merge.method=liner"], "did you mean 'linear'"),
+        (["plan", "STUDY", "search.merge.method=no.such:thing"], "no.such"),
+        (["plan", "STUDY", "search.objective={domain: q}"], "'q'"),
+        (["plan", "STUDY", "--cluster", "gone.yaml"], "gone.yaml"),
+        (["plan", "STUDY", "workspace=ftp://x"], "ftp://x"),
+        (["train", "STUDY", "search.space.max_tokens=-1"], "max_tokens"),
+        (["search", "STUDY"], "ablate prepare"),
+        (["score", "STUDY", "--mixture", "best"], "ablate prepare"),
+        (["export", "STUDY", "--to", "x"], "ablate prepare"),
+        (["score", "STUDY"], "--mixture"),
+        (["schema", "nonsense"], "nonsense"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    folder: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    code, out, err = call(*[w.replace("STUDY", "study.yaml") for w in words], capsys=capsys)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("ablate: ") and err.count("\n") == 1
+    assert message in err
+    assert not (folder / "work" / "models").exists()
+
+
+def test_status_before_anything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("status", str(folder / "study.yaml"), "--json", capsys=capsys)
+    found = json.loads(out)
+    assert code == 0 and found["next"] == "prepare" and not found["prepared"]
+    assert not (folder / "work").exists()
+
+
+def test_init_refuses_to_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "study.yaml").write_text("mine")
+    code, _, err = call("init", str(tmp_path), capsys=capsys)
+    assert code == 2 and "study.yaml" in err
+    assert (tmp_path / "study.yaml").read_text() == "mine"
