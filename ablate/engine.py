@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.cluster.pool import SEED, store_pool
-from ablate.cluster.session import TaskMap, session
+from ablate.cluster.session import TaskMap, kept_session, session
 from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
 from ablate.corpus import Corpus, read_domain
@@ -75,7 +75,7 @@ def search(
 def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
     """Prepare, train and search; return the leaderboard."""
     where = cluster or Cluster()
-    with _held(study) as workspace, session(where):
+    with _held(study) as workspace:
         pool = _train(study, workspace, where)
         return _search(study, workspace, pool, where)
 
@@ -105,9 +105,12 @@ def leaderboard(study: Study) -> Leaderboard:
 
 @contextmanager
 def _held(study: Study) -> Iterator[Workspace]:
-    """Yield the study's workspace, locked for this driver, with the resolved study in it."""
+    """Yield the study's workspace, locked for this driver, with the resolved study in it.
+
+    Ray is started when a stage needs it, and kept to the end.
+    """
     workspace = study.open_workspace()
-    with workspace.lock():
+    with workspace.lock(), kept_session():
         write_atomic(workspace.study, to_yaml(study).encode())
         yield workspace
 

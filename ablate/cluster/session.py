@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,23 +38,52 @@ LOCAL_ENVIRONMENT = {
 }
 
 
+@dataclass
+class _Held:
+    """How many callers want a connection kept, and whether this process opened it."""
+
+    keepers: int = 0
+    opened: bool = False
+
+
+_held = _Held()
+
+
+@contextmanager
+def kept_session() -> Iterator[None]:
+    """Keep a connection that is opened inside until the end; none is opened here.
+
+    A verb holds this around its stages: Ray starts once when it is needed, and not at all when
+    there is nothing to do.
+    """
+    _held.keepers += 1
+    try:
+        yield
+    finally:
+        _held.keepers -= 1
+        _close_unless_held()
+
+
 @contextmanager
 def session(cluster: Cluster) -> Iterator[None]:
     """Hold a connection to Ray as `cluster` says; one that is already there is used as it is.
 
     Raises StudyError when the address cannot be reached.
     """
-    if ray.is_initialized():
+    if not ray.is_initialized():
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _connect(cluster)
+        _held.opened = True
+    with kept_session():
         yield
-        return
-    for name, value in LOCAL_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _connect(cluster)
-    try:
-        yield
-    finally:
+
+
+def _close_unless_held() -> None:
+    if _held.keepers == 0 and _held.opened:
+        _held.opened = False
         ray.shutdown()
 
 

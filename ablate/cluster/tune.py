@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,8 @@ def run_trials(
 
     `members` are object references of flat vectors. `total` is what the progress bar counts to.
     """
+    # Tune stops an idle evaluator unless a trial is staged for it: keep one staged for each.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_evaluators(cluster))
     with scratch_folder(cluster) as scratch, bar("search", total) as advance:
         searcher = _Asker(questions, advance, total)
         trainable = tune.with_parameters(
@@ -80,6 +83,15 @@ def run_trials(
         if searcher.broken is not None:
             raise searcher.broken
         advance(total, "")
+
+
+def _evaluators(cluster: Cluster) -> int:
+    """Return how many evaluators the connected cluster holds at once."""
+    trial, there = cluster.trial, ray.cluster_resources()
+    held = there.get("CPU", 1.0) / trial.cpus
+    if trial.gpus:
+        held = min(held, there.get("GPU", 0.0) / trial.gpus)
+    return max(1, min(int(held + 1e-9), trial.concurrent or int(held + 1e-9)))
 
 
 def _fit(tuner: tune.Tuner) -> None:
