@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from ablate.corpus import Corpus, read_corpus
 from ablate.errors import WorkspaceError
 from ablate.models.pool import ModelPool, read_pool
-from ablate.search.candidates import Candidate, base_candidates, recall, unit_candidate
+from ablate.search.candidates import (
+    Candidate,
+    base_candidates,
+    merge_label,
+    recall,
+    unit_candidate,
+)
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.objective import objective_weights
@@ -55,6 +61,7 @@ class Standing:
             ),
             domains=tuple(self.frame.domains),
             space=self.space,
+            merge=merge_label(self.study.search.merge),
             units=self.pool.units_of(),
         )
 

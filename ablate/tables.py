@@ -18,6 +18,8 @@ from ablate.status import Status
 WIDTH = 80
 SHOWN_PER_SIZE = 3
 UNITS_SHOWN = 24
+DOMAINS_SHOWN = 10
+LABEL_WIDTH = 17
 
 
 def console() -> Console:
@@ -62,25 +64,34 @@ def corpus_table(corpus: Corpus) -> list[Table | Text]:
 
 
 def units_table(board: Leaderboard) -> Table:
-    """Return each unit's loss on each held-out split and domain; a row's units in order."""
-    names = board.domains
+    """Return the loss of the seed and of each unit (rows) on each text (columns)."""
+    names = board.domains[:DOMAINS_SHOWN]
     table = _table("Loss of the seed and of each unit (rows) on each text (columns)")
+    table.columns[0].no_wrap = True
+    width = (WIDTH - LABEL_WIDTH) // max(1, len(names)) - 1
     for name in names:
-        table.add_column(_short(name, max(5, 58 // max(1, len(names)))), justify="right")
+        table.add_column(Text(_short(name, width)), justify="right", no_wrap=True)
     rows = [row for row in board.trials if row.candidate.kind in ("seed", "unit") and row.scores]
     best = {name: min(row.losses[name] for row in rows) for name in names} if rows else {}
     for row in rows[: UNITS_SHOWN + 1]:
-        label = "seed" if row.candidate.kind == "seed" else f"{row.partitions[0]}"
-        number = row.candidate.unit
-        suffix = "" if number is None or board.units.get(label, 1) == 1 else f" {number}"
         cells = [
             Text(f"{row.losses[n]:.2f}", style="bold" if row.losses[n] == best[n] else "")
             for n in names
         ]
-        table.add_row(Text(_short(label, 14) + suffix), *cells)
-    if len(rows) > UNITS_SHOWN + 1:
-        table.caption = f"{len(rows) - UNITS_SHOWN - 1} more units are in trials.parquet"
+        table.add_row(Text(_unit_label(row, board)), *cells)
+    hidden = max(0, len(rows) - UNITS_SHOWN - 1), len(board.domains) - len(names)
+    if any(hidden):
+        table.caption = f"{hidden[0]} more units and {hidden[1]} more texts are in trials.parquet"
     return table
+
+
+def _unit_label(row: Trial, board: Leaderboard) -> str:
+    if row.candidate.kind == "seed":
+        return "(seed)"
+    name = row.partitions[0]
+    alone = board.units[name] == 1
+    suffix = "" if alone else f" {row.candidate.unit}"
+    return _short(name, LABEL_WIDTH - 1 - len(suffix)) + suffix
 
 
 def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | Text]:

@@ -16,18 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """All rows of a study under its present question. `domains` are the scored names."""
+    """All rows of a study under its present question.
+
+    `domains` are the scored names; `merge` is the label of the present merge method.
+    """
 
     trials: tuple[Trial, ...]
     domains: tuple[str, ...]
     space: SubsetSpace
+    merge: str
     units: dict[str, int]
 
     @property
     def mixtures(self) -> tuple[Trial, ...]:
-        """Return the scored mixtures inside the study's space, best first.
+        """Return the scored mixtures of the study's space, weighting and merge, best first.
 
-        A partition's own unit model counts as a mixture when it is that partition's only unit.
+        Others (scored by hand, or under another weighting) stay in `trials`. A partition's own unit model counts as a mixture when it is that partition's only unit.
         """
         found = [row for row in self.trials if self._is_mixture(row) and row.objective is not None]
         return tuple(sorted(found, key=lambda row: (row.objective, row.partitions)))
@@ -118,4 +122,5 @@ class Leaderboard:
             return False
         if row.candidate.kind == "unit":
             return self.units[row.partitions[0]] == 1
-        return row.candidate.kind == "proxy"
+        asked = self.space.mixture(row.partitions) == row.candidate.mixture
+        return row.candidate.kind == "proxy" and row.candidate.merge == self.merge and asked

@@ -191,12 +191,6 @@ def test_a_hub_id_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("first", "second", "domain", "expected"),
     [
-        (
-            {"partition": "a"},
-            {"partition": "a"},
-            "d",
-            "one name, got 'a' from corpus.sources.0 and",
-        ),
         ({"partition": "a"}, {"partition_by": "one"}, "d", "one name, got 'a'"),
         ({"partition": "b"}, {"partition_by": ["one", "two"]}, "d", "make different names, got"),
         ({"partition": "b"}, {"partition_by": "one"}, "a", "evaluation domain must not share"),

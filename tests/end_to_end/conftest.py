@@ -22,8 +22,8 @@ workspace: work
 corpus:
   sources:
     - {path: data/python.jsonl.gz, partition: python, max_tokens: 25_000}
-    - {path: data/headers.jsonl, partition: headers}
-    - {path: data/tests.jsonl, partition: sessions}
+    - {path: data/headers.jsonl, partition: headers, max_tokens: 14_000}
+    - {path: data/tests.jsonl, partition: sessions, max_tokens: 14_000}
   unit_tokens: 12_000
   heldout: {documents: 0.1}
 tokenizer: {train: {vocab_size: 512}}
@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ran(folder: Path) -> Iterator[Path]:
     """The same folder after `ablate run`, by way of the command line's own entry."""
     from ablate import engine

@@ -166,9 +166,9 @@ def test_a_new_partition_trains_itself_only_and_keeps_the_scores(ran: Path) -> N
     more = study(
         ran,
         "corpus.sources=[{path: data/python.jsonl.gz, partition: python, max_tokens: 25000},"
-        "{path: data/headers.jsonl, partition: headers},"
-        "{path: data/tests.jsonl, partition: sessions},"
-        "{path: data/more.jsonl, partition: more}]",
+        "{path: data/headers.jsonl, partition: headers, max_tokens: 14000},"
+        "{path: data/tests.jsonl, partition: sessions, max_tokens: 14000},"
+        "{path: data/more.jsonl, partition: more, max_tokens: 14000}]",
     )
     board = engine.run(more, cluster=CLUSTER)
     assert len(board.mixtures) == 15

@@ -68,7 +68,7 @@ def test_proposals_are_legal_distinct_and_blind_to_timing(name: str, rules: Spac
             assert converse(name, rules, workers, order) == first
 
 
-@pytest.mark.parametrize("rules", SPACES)
+@pytest.mark.parametrize("rules", SPACES[1:])
 @pytest.mark.parametrize("name", ["exhaustive", "random", "tpe"])
 def test_a_space_that_fits_is_covered(name: str, rules: SpaceSettings) -> None:
     everything = list(space(rules))
