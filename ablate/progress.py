@@ -75,12 +75,13 @@ def bar(label: str, total: float) -> Iterator[Advance]:
 
 def _lines(label: str, total: float) -> Advance:
     started = last = time.monotonic()
+    ended = False
 
     def advance(done: float, detail: str = "") -> None:
-        nonlocal last
+        nonlocal last, ended
         now = time.monotonic()
-        if done >= total or now - last >= LINE_EVERY_SECONDS:
-            last = now
+        if (done >= total and not ended) or now - last >= LINE_EVERY_SECONDS:
+            last, ended = now, done >= total
             shown = f"{done:,.0f}/{total:,.0f}"
             print(
                 f"{label:<10} {shown} in {now - started:.0f}s {detail}".rstrip(),

@@ -124,7 +124,7 @@ def reading(board: Leaderboard) -> str:
     wins = sum(_beats(row) for row in proxies)
     failed = f" {len(board.failed)} trial(s) failed: see trials.parquet." if board.failed else ""
     return (
-        f"Best of all {len(board.mixtures):,} scored: {' + '.join(best.partitions)} "
+        f"\nBest of all {len(board.mixtures):,} scored: {' + '.join(best.partitions)} "
         f"({best.objective:.4f}).\n"
         f"'merge' is the loss of the averaged model, 'members' the mean loss of the models in it; "
         f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}\n"
