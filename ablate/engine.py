@@ -11,10 +11,10 @@ from ablate.cluster.pool import SEED, store_pool
 from ablate.cluster.session import TaskMap, kept_session, session
 from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
-from ablate.corpus import Corpus, read_domain
+from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
-from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
+from ablate.here import answer_here, domains_of
 from ablate.imports import import_seed, imported_units
 from ablate.merge import resolve_method
 from ablate.mixture import Mixture
@@ -27,14 +27,13 @@ from ablate.progress import bar, note
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS
 from ablate.search.candidates import (
-    Candidate,
     base_candidates,
     mixture_candidate,
 )
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
-from ablate.search.questions import Questions
+from ablate.search.questions import Question, Questions
 from ablate.search.table import Trial, write_table
 from ablate.standing import Standing, frame_of, space_of, standing_of
 from ablate.study import Study, load_study, to_yaml
@@ -213,7 +212,11 @@ def _search(
         base=base,
         conversation=Conversation(algorithm, study.search.trials),
     )
-    _answer(standing, questions, cluster, len(base) + min(count, study.search.trials), None)
+    units = standing.pool.units_of().items()
+    # A partition of one unit is a mixture and a base model at once: one score.
+    alone = sum(number == 1 and (name,) in standing.space for name, number in units)
+    total = len(base) + min(count, study.search.trials) - alone
+    _answer(standing, questions, cluster, total, set(standing.pool.by_member))
     board = standing.leaderboard(journal)
     write_table(workspace.table, board.trials, board.domains)
     return board
@@ -233,8 +236,11 @@ def _score(
 ) -> Trial:
     standing = standing_of(study, workspace, pool)
     mixture.require_known(standing.pool.units_of())
+    resolve_method(study.search.merge.method)
     candidate = mixture_candidate(standing.pool, mixture, study.search.merge)
     journal = Journal(workspace.journal)
+    missing = journal.missing(candidate.key, standing.frame.domains)
+    question = Question(candidate=candidate, domains=tuple(missing))
     questions = Questions(
         pool=standing.pool,
         frame=standing.frame,
@@ -242,24 +248,38 @@ def _score(
         journal=journal,
         base=[candidate],
     )
-    _answer(standing, questions, cluster, 1, candidate)
+    if missing and cluster.address is None and not cluster.trial.gpus:
+        scored = answer_here(standing, question, _scorer_settings(standing, cluster))
+        journal.append(candidate, scored)
+    else:
+        members = {member for member, _ in candidate.coefficients}
+        _answer(standing, questions, cluster, 1, members)
     return standing.trial(journal, candidate)
 
 
 def _answer(
-    standing: Standing, questions: Questions, cluster: Cluster, total: int, only: Candidate | None
+    standing: Standing, questions: Questions, cluster: Cluster, total: int, wanted: set[Member]
 ) -> None:
-    """Score what the journal lacks; Ray is not started when it lacks nothing."""
+    """Score on Ray what the journal lacks; Ray is not started when it lacks nothing."""
     if not questions.peek():
         return
-    study, root = standing.study, standing.workspace.root
-    resolve_method(study.search.merge.method)
-    wanted = {member for member, _ in only.coefficients} if only else set(standing.pool.by_member)
-    if study.search.merge.scale is not None or only is None:
-        wanted.add(SEED)
-    folder = root / standing.pool.seed.folder
-    settings = ScorerSettings(
-        seed_folder=str(folder),
+    root, settings = standing.workspace.root, _scorer_settings(standing, cluster)
+    with session(cluster):
+        layout = _layout(standing.study, Path(settings.seed_folder))
+        run_trials(
+            questions,
+            cluster=cluster,
+            settings=settings,
+            domains=domains_of(standing.corpus, root),
+            members=store_pool(standing.pool, layout, root, {*wanted, SEED}),
+            total=total,
+        )
+
+
+def _scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
+    study = standing.study
+    return ScorerSettings(
+        seed_folder=str(standing.workspace.root / standing.pool.seed.folder),
         trust_remote_code=study.model.trust_remote_code,
         length=study.evaluation_length,
         precision=study.evaluate.precision,
@@ -267,27 +287,10 @@ def _answer(
         threads=cluster.trial.threads,
         gpus=cluster.trial.gpus,
     )
-    with session(cluster):
-        run_trials(
-            questions,
-            cluster=cluster,
-            settings=settings,
-            domains=_domains(standing.corpus, root),
-            members=store_pool(standing.pool, _layout(study, folder), root, wanted),
-            total=total,
-        )
 
 
 def _layout(study: Study, folder: Path) -> Layout:
     return layout_of(load_model(folder, trust_remote_code=study.model.trust_remote_code))
-
-
-def _domains(corpus: Corpus, root: Path) -> list[Domain]:
-    found = []
-    for name, info in sorted(corpus.domains.items()):
-        tokens, token_bytes = read_domain(root, info)
-        found.append(Domain(name=name, tokens=tokens, token_bytes=token_bytes))
-    return found
 
 
 def check_search(study: Study) -> None:

@@ -17,6 +17,7 @@ LAYERS = [
     {"evaluate", "train", "search", "export", "starter"},
     {"cluster"},
     {"imports", "standing"},
+    {"here"},
     {"engine", "exporting", "status"},
     {"planning"},
     {"tables"},
