@@ -11,6 +11,8 @@ from ablate.models.checkpoint import checkpoint_digest, load_flat, save_checkpoi
 from ablate.models.layout import Layout, constants_of, flatten, layout_of, tensor_digest
 from ablate.models.load import load_model
 from ablate.models.pool import SeedModel, UnitModel
+from ablate.models.sources import read_config, resolve_folder, weight_files
+from ablate.models.tensor_file import read_header
 from ablate.study import Study
 from ablate.workspace import Workspace, fingerprint, read_json
 
@@ -81,6 +83,21 @@ def imported_units(
                 )
             )
     return found
+
+
+def check_imports(study: Study) -> None:
+    """Refuse checkpoint folders that cannot be read: configs and headers only, no weights.
+
+    Whether they fit the seed is known, and checked, before anything is trained.
+    """
+    folders = [folder for folders in study.units.values() for folder in folders]
+    if study.model.path is not None:
+        folders.append(str(resolve_folder(study.model.path)))
+    for folder in folders:
+        path = Path(folder)
+        for file in weight_files(path):
+            read_header(file)
+        read_config(path, trust_remote_code=study.model.trust_remote_code)
 
 
 def _intact(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.corpus import Corpus, read_corpus, survey
 from ablate.engine import check_search, choose_algorithm
+from ablate.imports import check_imports
 from ablate.models.build import count_parameters
 from ablate.resources import Cluster
 from ablate.search.objective import objective_weights
@@ -74,6 +75,7 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     """Return what `run` would do. Raises the errors that `run` would raise before training."""
     where = cluster or Cluster()
     check_search(study)
+    check_imports(study)
     corpus = read_corpus(study.open_workspace())
     parts = _prepared(corpus) if corpus else _surveyed(study)
     units = {part.name: part.units for part in parts}

@@ -53,7 +53,7 @@ class TrialResources(Settings):
     batch_tokens: Int | None = Field(
         None, ge=1, description="Tokens in one forward pass; null = what measured best."
     )
-    retries: Int = Field(1, ge=0, description="Further tries of a trial whose process died.")
+    retries: Int = Field(3, ge=0, description="Further tries of a trial whose process died.")
 
 
 class PrepareResources(Settings):
