@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from ablate.search.table import Trial
 
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+PLACE_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 
 app = typer.Typer(
     help="Which data should the model train on?",
@@ -53,10 +59,10 @@ class Format(StrEnum):
 def main() -> None:
     """Run the command line. Exit codes: 0, 2 the user's mistake, 1 a bug, 130 Ctrl-C."""
     try:
-        app(standalone_mode=False)
-        code = 0
-    except typer.Exit as stop:
-        code = stop.exit_code
+        # Without its standalone mode, Typer returns the code of an exit; 130 is its Ctrl-C.
+        code = app(standalone_mode=False) or 0
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
     except UserError as error:
         code = _say(str(error), EXIT_USER)
     except (KeyboardInterrupt, typer.Abort):
@@ -76,6 +82,10 @@ def _failed(error: Exception) -> int:
         return _say(f"{' '.join(usage().split())}; see `ablate --help`", EXIT_USER)
     if isinstance(error, RunError):
         return _say(str(error), EXIT_BUG)
+    if isinstance(error, OSError) and error.errno in (*MACHINE_ERRORS, *PLACE_ERRORS):
+        place = f" at {error.filename}" if error.filename else ""
+        code = EXIT_BUG if error.errno in MACHINE_ERRORS else EXIT_USER
+        return _say(f"a file could not be used{place}: {error.strerror}; nothing is lost", code)
     traceback.print_exc()
     return EXIT_BUG
 

@@ -139,7 +139,13 @@ class Workspace:
                 f"workspace must be a folder or a file:// URI, got {location}; mount the store "
                 "as a folder that all nodes share"
             )
-        return cls(Path(location))
+        root = Path(location)
+        existing = next(path for path in (root, *root.parents) if path.exists())
+        if not existing.is_dir():
+            raise StudyError(
+                f"workspace must be a folder, got {location}: {existing} is none; name another one"
+            )
+        return cls(root)
 
     def seed_folder(self, mark: str) -> Path:
         """Return the folder of the seed model with fingerprint `mark`."""
@@ -165,9 +171,15 @@ class Workspace:
 def _lock(root: Path) -> Iterator[None]:
     import fcntl
 
-    root.mkdir(parents=True, exist_ok=True)
-    path = root / ".lock"
-    with path.open("a+") as stream:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        stream = (root / ".lock").open("a+")
+    except OSError as error:
+        raise StudyError(
+            f"workspace must be a folder that can be written, got {root}: {error.strerror}; name "
+            "another one"
+        ) from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

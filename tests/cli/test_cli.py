@@ -93,6 +93,9 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "STUDY", "search.objective={domain: q}"], "'q'"),
         (["plan", "STUDY", "--cluster", "gone.yaml"], "gone.yaml"),
         (["plan", "STUDY", "workspace=ftp://x"], "ftp://x"),
+        (["plan", "STUDY", "workspace=a.jsonl"], "workspace must be a folder"),
+        (["prepare", "STUDY", "workspace=/proc/x"], "workspace must be a folder"),
+        (["plan", "STUDY", "units={a: [a.jsonl]}"], "a checkpoint must be a folder"),
         (["train", "STUDY", "search.space.max_tokens=-1"], "max_tokens"),
         (["search", "STUDY"], "ablate prepare"),
         (["score", "STUDY", "--mixture", "best"], "ablate prepare"),
@@ -130,3 +133,14 @@ def test_init_refuses_to_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture
     code, _, err = call("init", str(tmp_path), capsys=capsys)
     assert code == 2 and "study.yaml" in err
     assert (tmp_path / "study.yaml").read_text() == "mine"
+
+
+def test_ctrl_c_ends_with_130_and_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(folder: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ablate.starter.write_starter", interrupted)
+    code, out, err = call("init", str(tmp_path), capsys=capsys)
+    assert (code, out, err.count("ablate: ")) == (130, "", 1)
