@@ -15,7 +15,7 @@ from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.here import answer_here, domains_of
-from ablate.imports import import_seed, imported_units
+from ablate.imports import check_imports, import_seed, imported_units
 from ablate.merge import resolve_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
@@ -120,6 +120,7 @@ def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
 
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     check_search(study)
+    check_imports(study)
     corpus = _prepare(study, workspace, cluster)
     _check_question(study, corpus)
     first = seed_job(study, corpus, workspace)

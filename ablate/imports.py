@@ -92,12 +92,25 @@ def check_imports(study: Study) -> None:
     """
     folders = [folder for folders in study.units.values() for folder in folders]
     if study.model.path is not None:
-        folders.append(str(resolve_folder(study.model.path)))
+        seed = resolve_folder(study.model.path)
+        folders.append(str(seed))
+        _require_positions(study, seed)
     for folder in folders:
         path = Path(folder)
         for file in weight_files(path):
             read_header(file)
         read_config(path, trust_remote_code=study.model.trust_remote_code)
+
+
+def _require_positions(study: Study, folder: Path) -> None:
+    config = read_config(folder, trust_remote_code=study.model.trust_remote_code)
+    most = getattr(config, "max_position_embeddings", None)
+    length = max(study.train.sequence_length, study.evaluation_length)
+    if isinstance(most, int) and length > most:
+        raise StudyError(
+            f"train.sequence_length must be at most the {most} positions of {folder}, got "
+            f"{length}; lower it"
+        )
 
 
 def _intact(folder: Path) -> str | None:
