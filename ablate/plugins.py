@@ -16,19 +16,24 @@ def resolve(name: str, known: Mapping[str, Any], where: str) -> Any:
     """
     if name in known:
         return known[name]
-    module_name, separator, attribute = name.partition(":")
+    module_name, separator, function_name = name.partition(":")
     if not separator:
         raise StudyError(
             f"{where} must be one of {sorted(known)} or package.module:function, got '{name}'; "
             f"{did_you_mean(name, known)}"
         )
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
         raise StudyError(
-            f"{where} must name an importable function, got '{name}': {error}; is its folder on "
-            "PYTHONPATH?"
+            f"{where} must name a module that can be imported, got '{module_name}' ({error}); "
+            "install it or mend PYTHONPATH"
         ) from error
-    if not callable(found):
-        raise StudyError(f"{where} must name a function, got '{name}', a {type(found).__name__}")
-    return found
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        names = [item for item in dir(module) if not item.startswith("_")]
+        raise StudyError(
+            f"{where} must name a function of {module_name}, got '{function_name}'; "
+            f"{did_you_mean(function_name, names)}"
+        )
+    return function
