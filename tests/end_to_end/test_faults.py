@@ -1,0 +1,56 @@
+"""Processes killed while they work: the numbers are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from ablate import engine
+from ablate.resources import Cluster
+from ablate.study import load_study
+
+pytestmark = pytest.mark.faults
+SECONDS = ("merge_seconds", "evaluate_seconds")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    table = pq.read_table(folder / "work" / "trials.parquet").to_pylist()
+    return [{key: v for key, v in row.items() if key not in SECONDS} for row in table]
+
+
+def evaluators() -> list[int]:
+    names = ("ray::_trial", "ray::ImplicitFunc")
+    found = psutil.process_iter(["pid", "cmdline"])
+    return [p.pid for p in found if " ".join(p.info["cmdline"] or []).startswith(names)]
+
+
+def test_killed_evaluators_change_no_number(ran: Path) -> None:
+    study = load_study(ran / "study.yaml")
+    engine.search(study, cluster=Cluster(cpus=2))
+    reference = rows(ran)
+    journal = ran / "work" / "trials.jsonl"
+    journal.unlink()
+    killed: list[int] = []
+
+    def kill() -> None:
+        for lines in (1, 5):
+            while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+                time.sleep(0.05)
+            for pid in evaluators()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    engine.search(study, cluster=Cluster(cpus=2))
+    thread.join()
+    assert killed
+    assert rows(ran) == reference
