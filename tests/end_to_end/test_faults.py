@@ -28,8 +28,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def evaluators() -> list[int]:
     names = ("ray::_trial", "ray::ImplicitFunc")
-    found = psutil.process_iter(["pid", "cmdline"])
-    return [p.pid for p in found if " ".join(p.info["cmdline"] or []).startswith(names)]
+    mine = psutil.Process().children(recursive=True)
+    return [p.pid for p in mine if p.is_running() and " ".join(p.cmdline()).startswith(names)]
 
 
 def test_killed_evaluators_change_no_number(ran: Path) -> None:
