@@ -128,7 +128,7 @@ def test_members_must_fit() -> None:
 
 
 def test_methods_are_found_by_name_or_by_place() -> None:
-    assert resolve_method("linear") is METHODS["linear"]
+    assert resolve_method("linear") is METHODS["linear"].function
     assert resolve_method("ablate.merge.linear:linear") is linear
     with pytest.raises(StudyError, match="did you mean 'linear'"):
         resolve_method("liner")
