@@ -25,7 +25,7 @@ from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.plugins import resolve
 from ablate.progress import bar, note
 from ablate.resources import Cluster
-from ablate.search.algorithms import ALGORITHMS
+from ablate.search.algorithms import ALGORITHMS, Task
 from ablate.search.candidates import (
     base_candidates,
     mixture_candidate,
@@ -35,7 +35,7 @@ from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Question, Questions
 from ablate.search.table import Trial, write_table
-from ablate.standing import Standing, frame_of, space_of, standing_of
+from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import unit_recipe
@@ -161,7 +161,7 @@ def _check_question(study: Study, corpus: Corpus) -> None:
     for name, folders in study.units.items():
         units[name] = len(folders)
         tokens.setdefault(name, 0)
-    space_of(study, units, tokens)
+    space_of(study, units, tokens, text_of(corpus, tokens))
     frame_of(study, corpus)
 
 
@@ -201,9 +201,8 @@ def _search(
     count = standing.space.count()
     name, why = choose_algorithm(study.search.algorithm, count, study.search.trials)
     note(f"search: {name}, {why}")
-    algorithm = resolve(name, ALGORITHMS, "search.algorithm")(
-        standing.space, study.search.rng_seed, study.search.trials
-    )
+    task = Task(space=standing.space, rng_seed=study.search.rng_seed, trials=study.search.trials)
+    algorithm = resolve(name, ALGORITHMS, "search.algorithm")(task)
     base = base_candidates(standing.pool)
     questions = Questions(
         pool=standing.pool,
@@ -215,18 +214,26 @@ def _search(
     )
     units = standing.pool.units_of().items()
     # A partition of one unit is a mixture and a base model at once: one score.
-    alone = sum(number == 1 and (name,) in standing.space for name, number in units)
-    total = len(base) + min(count, study.search.trials) - alone
+    alone = sum(n == 1 and Mixture.uniform([name]) in standing.space for name, n in units)
+    trials = study.search.trials if count is None else min(count, study.search.trials)
+    total = len(base) + trials - alone
     _answer(standing, questions, cluster, total, set(standing.pool.by_member))
     board = standing.leaderboard(journal)
     write_table(workspace.table, board.trials, board.domains)
     return board
 
 
-def choose_algorithm(name: str, mixtures: int, trials: int) -> tuple[str, str]:
-    """Return the algorithm and one phrase that says why; `auto` takes all that can be had."""
+def choose_algorithm(name: str, mixtures: int | None, trials: int) -> tuple[str, str]:
+    """Return the algorithm and one phrase that says why; `auto` takes all that can be had.
+
+    `mixtures` is the size of the space, None for a continuum.
+    """
     if name != "auto":
-        return name, f"up to {min(trials, mixtures):,} of {mixtures:,} mixtures"
+        some = "a continuum of" if mixtures is None else f"{mixtures:,}"
+        most = trials if mixtures is None else min(trials, mixtures)
+        return name, f"up to {most:,} of {some} mixtures"
+    if mixtures is None:
+        return "tpe", f"{trials:,} trials in a continuum of mixtures"
     if mixtures <= trials:
         return "exhaustive", f"all {mixtures:,} mixtures fit into {trials:,} trials"
     return "tpe", f"{mixtures:,} mixtures do not fit into {trials:,} trials"

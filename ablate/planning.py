@@ -50,7 +50,7 @@ class Plan:
     unit_training_tokens: int
     runs: int
     steps_per_run: int
-    mixtures: int
+    mixtures: int | None
     trials: int
     algorithm: str
     why: str
@@ -90,13 +90,14 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     tokens = {
         name: sum(r.tokens for (owner, _), r in recipes.items() if owner == name) for name in units
     }
-    space = space_of(study, units, tokens)
+    text = {part.name: part.tokens for part in parts}
+    space = space_of(study, units, tokens, {**tokens, **text})
     heldout = dict.fromkeys(units, "heldout") if study.corpus.heldout.documents else {}
     objective_weights(
         study.search.objective, {**heldout, **dict.fromkeys(study.evaluate.domains, "domain")}
     )
     mixtures = space.count()
-    trials = min(mixtures, study.search.trials)
+    trials = study.search.trials if mixtures is None else min(mixtures, study.search.trials)
     algorithm, why = choose_algorithm(study.search.algorithm, mixtures, study.search.trials)
     parameters = count_parameters(study)
     seed = seed_recipe(study, corpus.seed.tokens if corpus and corpus.seed else _seed_guess(study))
@@ -109,7 +110,10 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     scored = trials + sum(units.values()) + 1
     training = flops(parameters, unit_tokens + seed_tokens)
     searching = 2 * parameters * evaluated * scored
-    naive = flops(parameters, space.total_tokens() + seed_tokens)
+    everything = space.total_tokens()
+    if everything is None:  # a continuum: train as many mixtures as would be scored
+        everything = trials * sum(tokens.values())
+    naive = flops(parameters, everything + seed_tokens)
     device, rate, devices = _device(where)
     return Plan(
         study=study.name,

@@ -18,7 +18,7 @@ from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.objective import objective_weights
 from ablate.search.questions import Frame
-from ablate.search.space import SubsetSpace, subset_space
+from ablate.search.spaces import Partitions, Space, make_space
 from ablate.search.table import Trial, build_trial
 from ablate.study import Study
 from ablate.workspace import Workspace, fingerprint
@@ -33,7 +33,7 @@ class Standing:
     pool: ModelPool
     corpus: Corpus
     frame: Frame
-    space: SubsetSpace
+    space: Space
 
     def trial(self, journal: Journal, candidate: Candidate) -> Trial:
         """Return the row of one candidate."""
@@ -90,7 +90,7 @@ def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = Non
         pool=pool,
         corpus=corpus,
         frame=frame_of(study, corpus),
-        space=space_of(study, pool.units_of(), tokens),
+        space=space_of(study, pool.units_of(), tokens, text_of(corpus, tokens)),
     )
 
 
@@ -111,7 +111,17 @@ def frame_of(study: Study, corpus: Corpus) -> Frame:
     return Frame(domains=marks, weights=objective_weights(study.search.objective, kinds))
 
 
-def space_of(study: Study, units: dict[str, int], tokens: dict[str, int]) -> SubsetSpace:
-    """Return the study's space over partitions with their units and trained tokens."""
-    search = study.search
-    return subset_space(search.space, units, tokens, search.merge.weighting)
+def space_of(
+    study: Study, units: dict[str, int], tokens: dict[str, int], text: dict[str, int]
+) -> Space:
+    """Return the study's space over partitions: their units, trained tokens, tokens of text."""
+    facts = Partitions(units=units, tokens=tokens, available=text)
+    return make_space(study.search.space, facts, study.search.merge.weighting)
+
+
+def text_of(corpus: Corpus, trained: dict[str, int]) -> dict[str, int]:
+    """Return the tokens of text by partition; what was brought in has what it was trained on."""
+    return {
+        name: corpus.partitions[name].tokens if name in corpus.partitions else tokens
+        for name, tokens in trained.items()
+    }

@@ -194,12 +194,46 @@ class EvaluateSettings(Settings):
 class SpaceSettings(Settings):
     """Which mixtures may be proposed."""
 
-    kind: Literal["subsets"] = Field("subsets", description="Subsets of partitions.")
+    kind: Literal["subsets", "simplex"] = Field(
+        "subsets", description="Subsets of partitions, or any proportions of them (simplex)."
+    )
     min_size: Int = Field(1, ge=1, description="Fewest partitions.")
     max_size: Int | None = Field(None, ge=1, description="Most partitions; null = all.")
     include: Names = Field((), description="Partitions that every mixture has.")
     exclude: Names = Field((), description="Partitions that none has.")
     max_tokens: Int | None = Field(None, gt=0, description="Most trained tokens behind it.")
+    bounds: dict[str, tuple[Float, Float]] = Field(
+        {}, description="simplex: [least, most] proportion of a partition."
+    )
+    min_weight: Float = Field(
+        0.001, gt=0, lt=1, description="simplex: least proportion of a member; less is none."
+    )
+    target_tokens: Int | None = Field(
+        None, gt=0, description="simplex: tokens of the training to come; caps proportions."
+    )
+    max_epochs: Float = Field(
+        4, gt=0, description="simplex: most passes over a partition's text in target_tokens."
+    )
+    available: dict[str, Int] = Field(
+        {}, description="simplex: tokens of text that a partition really has; default: the corpus."
+    )
+    groups: dict[str, Names] = Field(
+        {}, description="Groups of partitions: searched first, then inside the chosen ones."
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        for name, (least, most) in self.bounds.items():
+            if not 0 <= least <= most <= 1:
+                raise ValueError(
+                    f"search.space.bounds must hold 0 <= least <= most <= 1 for '{name}', got "
+                    f"[{least}, {most}]"
+                )
+        members = [name for names in self.groups.values() for name in names]
+        twice = sorted({name for name in members if members.count(name) > 1})
+        if twice:
+            raise ValueError(f"search.space.groups must name a partition once, got {twice} twice")
+        return self
 
 
 class MergeSettings(Settings):

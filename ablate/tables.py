@@ -175,7 +175,7 @@ def plan_table(plan: Plan) -> list[Table | Text]:
         ("model", f"{count(plan.parameters)} parameters"),
         ("training", f"{plan.runs} runs, {count(plan.seed_tokens)} seed tokens + "
          f"{count(plan.unit_training_tokens)} unit tokens, {count(plan.training_flops)}FLOP"),
-        ("search", f"{plan.trials:,} of {plan.mixtures:,} mixtures ({plan.algorithm}: {plan.why})"),
+        ("search", f"{plan.trials:,} of {_mixtures(plan)} mixtures ({plan.algorithm}: {plan.why})"),
         ("scoring", f"{count(plan.evaluated_tokens)} tokens a mixture, "
          f"{count(plan.search_flops)}FLOP"),
         ("device time", f"about {_hours(plan.device_hours)} of one {plan.device} "
@@ -187,6 +187,10 @@ def plan_table(plan: Plan) -> list[Table | Text]:
     ):  # fmt: skip
         work.add_row(Text(name), Text(value))
     return [table, work]
+
+
+def _mixtures(plan: Plan) -> str:
+    return "a continuum of" if plan.mixtures is None else f"{plan.mixtures:,}"
 
 
 def status_table(status: Status) -> Table:

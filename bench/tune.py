@@ -29,11 +29,11 @@ from ablate.models.layout import flatten, layout_of
 from ablate.models.pool import ModelPool, SeedModel, UnitModel
 from ablate.progress import set_quiet
 from ablate.resources import Cluster
-from ablate.search.algorithms import ALGORITHMS
+from ablate.search.algorithms import ALGORITHMS, Task
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.questions import Frame, Questions
-from ablate.search.space import subset_space
+from ablate.search.spaces import subset_space
 from ablate.study import MergeSettings, SpaceSettings
 
 VOCABULARY = 512
@@ -145,7 +145,9 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
         frame=Frame(domains={"random": "mark"}, weights={"random": 1.0}),
         merge=MergeSettings(),
         journal=Clocked(journal),
-        conversation=Conversation(ALGORITHMS["exhaustive"](space, 0, trials), trials),
+        conversation=Conversation(
+            ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials
+        ),
     )
     settings = ScorerSettings(
         seed_folder=str(root / pool.seed.folder),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import StudyError
-from ablate.search.space import SubsetSpace
+from ablate.search.spaces import Space
 from ablate.search.table import Trial, to_arrow
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Leaderboard:
 
     trials: tuple[Trial, ...]
     domains: tuple[str, ...]
-    space: SubsetSpace
+    space: Space
     merge: str
     units: dict[str, int]
 
@@ -118,9 +118,8 @@ class Leaderboard:
         return figure
 
     def _is_mixture(self, row: Trial) -> bool:
-        if row.partitions not in self.space:
+        if row.candidate.mixture not in self.space:
             return False
         if row.candidate.kind == "unit":
             return self.units[row.partitions[0]] == 1
-        asked = self.space.mixture(row.partitions) == row.candidate.mixture
-        return row.candidate.kind == "proxy" and row.candidate.merge == self.merge and asked
+        return row.candidate.kind == "proxy" and row.candidate.merge == self.merge

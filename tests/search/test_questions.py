@@ -11,13 +11,13 @@ from ablate.errors import StudyError
 from ablate.evaluate.statistics import DomainScore
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool, SeedModel, UnitModel
-from ablate.search.algorithms import ALGORITHMS
+from ablate.search.algorithms import ALGORITHMS, Task
 from ablate.search.candidates import base_candidates, describe, mixture_candidate, recall
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.journal import Journal, Scored
 from ablate.search.objective import objective_value, objective_weights
 from ablate.search.questions import Frame, Question, Questions
-from ablate.search.space import subset_space
+from ablate.search.spaces import subset_space
 from ablate.search.table import build_trial, write_table
 from ablate.study import MergeSettings, ObjectiveSettings, SpaceSettings
 
@@ -69,7 +69,7 @@ def questions(
         merge=LINEAR,
         journal=journal,
         base=base_candidates(models),
-        conversation=Conversation(ALGORITHMS["exhaustive"](space, 0, trials), trials),
+        conversation=Conversation(ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials),
     )
 
 

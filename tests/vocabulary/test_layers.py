@@ -101,6 +101,6 @@ def test_the_public_names_are_there() -> None:
     for name in ablate.__all__:
         assert getattr(ablate, name) is not None
     assert callable(ablate.search) and callable(ablate.train)
-    import ablate.search.space  # a call and a package at once
+    import ablate.search.spaces  # a call and a package at once
 
     assert callable(ablate.search)

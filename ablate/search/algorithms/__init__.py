@@ -1,6 +1,6 @@
 """Search algorithms: one file, one algorithm; `ALGORITHMS` names them.
 
-An algorithm is built by `f(space, rng_seed, trials)` and spoken to by `ask` and `tell`.
+An algorithm is built from a `Task` and spoken to by `ask` and `tell`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ablate.mixture import Mixture
+from ablate.search.algorithms.by_optuna import cma_es, gaussian_process, nsga2, tpe
 from ablate.search.algorithms.exhaustive import Exhaustive
-from ablate.search.algorithms.greedy import GreedyBackward, GreedyForward
+from ablate.search.algorithms.greedy import (
+    GreedyBackward,
+    GreedyBackwardSwaps,
+    GreedyForward,
+    GreedyForwardSwaps,
+)
 from ablate.search.algorithms.random import Random
-from ablate.search.algorithms.tpe import TPE
-from ablate.search.space import SubsetSpace
+from ablate.search.algorithms.sobol import Sobol
+from ablate.search.algorithms.task import Task, Value
+
+__all__ = ["ALGORITHMS", "Algorithm", "Task", "Value"]
 
 
 class Algorithm(Protocol):
@@ -27,14 +35,23 @@ class Algorithm(Protocol):
         ...
 
     def tell(self, mixture: Mixture, value: float | None) -> None:
-        """Take a value (smaller is better), or None for a trial that failed."""
+        """Take a value (smaller is better), or None for a trial that failed.
+
+        The value is a `Value` when more is known of it: several goals, a gradient.
+        """
         ...
 
 
-ALGORITHMS: dict[str, Callable[[SubsetSpace, int, int], Algorithm]] = {
+ALGORITHMS: dict[str, Callable[[Task], Algorithm]] = {
     "exhaustive": Exhaustive,
     "random": Random,
+    "sobol": Sobol,
     "greedy-forward": GreedyForward,
     "greedy-backward": GreedyBackward,
-    "tpe": TPE,
+    "greedy-forward-swaps": GreedyForwardSwaps,
+    "greedy-backward-swaps": GreedyBackwardSwaps,
+    "tpe": tpe,
+    "cma-es": cma_es,
+    "gaussian-process": gaussian_process,
+    "nsga2": nsga2,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablate.mixture import Mixture
-from ablate.search.space import SubsetSpace
+from ablate.search.algorithms.task import Task, subsets_of
 
 
 class Exhaustive:
@@ -11,7 +11,8 @@ class Exhaustive:
 
     lookahead = 1 << 30
 
-    def __init__(self, space: SubsetSpace, rng_seed: int, trials: int) -> None:
+    def __init__(self, task: Task) -> None:
+        space = subsets_of(task, "exhaustive")
         self._mixtures = map(space.mixture, space)
 
     def ask(self) -> Mixture | None:

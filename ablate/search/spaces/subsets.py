@@ -9,11 +9,12 @@ from itertools import combinations
 
 import numpy as np
 
-from ablate.errors import StudyError, did_you_mean
+from ablate.errors import StudyError
 from ablate.mixture import Mixture, member_mixture
 from ablate.study import SpaceSettings
 
 REJECTION_TRIES = 10_000
+VARY_TRIES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,19 @@ class SubsetSpace:
                 if self._within_budget(members):
                     yield members
 
-    def __contains__(self, members: object) -> bool:
-        """Return whether a tuple of partitions keeps every rule."""
-        if not isinstance(members, tuple):
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the partitions that a mixture may have, sorted."""
+        return tuple(sorted(self.include + self.free))
+
+    def __contains__(self, mixture: object) -> bool:
+        """Return whether a mixture has a legal member set, with that set's weights."""
+        if not isinstance(mixture, Mixture) or not self.legal(mixture.partitions):
             return False
+        return self.mixture(mixture.partitions).key() == mixture.key()
+
+    def legal(self, members: tuple[str, ...]) -> bool:
+        """Return whether a member set keeps every rule."""
         chosen = set(members)
         return (
             len(chosen) == len(members)
@@ -89,8 +99,94 @@ class SubsetSpace:
                 tally[total] = tally.get(total, 0) + number
         return tally
 
-    def sample(self, rng: np.random.Generator) -> tuple[str, ...] | None:
-        """Return one member set, uniform over the space; None when none was found."""
+    def sample(self, rng: np.random.Generator) -> Mixture | None:
+        """Return a mixture, uniform over the member sets; None when none was found."""
+        members = self._sample(rng)
+        return None if members is None else self.mixture(members)
+
+    def nearest(self, weights: np.ndarray) -> Mixture:
+        """Return the legal subset, of the largest weights first, that lies nearest to `weights`.
+
+        Partitions are taken in the order of weight per share (of its unit count under micro
+        weighting), those that would break the token limit left out; among all sizes the subset
+        with the smallest Euclidean distance is returned.
+        """
+        order = self._by_weight(weights)
+        best: tuple[float, Mixture] | None = None
+        for size in self._sizes():
+            members = self._first_legal(order, size)
+            if members is None:
+                continue
+            mixture = self.mixture(members)
+            shares = dict(mixture.weights)
+            gaps = [shares.get(n, 0.0) - float(w) for n, w in zip(self.names, weights, strict=True)]
+            distance = math.fsum(gap * gap for gap in gaps)
+            if best is None or distance < best[0] - 1e-15:
+                best = (distance, mixture)
+        if best is None:
+            raise StudyError("search.space must hold a mixture; loosen its rules")
+        return best[1]
+
+    def vary(self, mixture: Mixture, rng: np.random.Generator, reach: float) -> Mixture:
+        """Return a legal subset a few additions, drops and swaps away; itself when none is found."""
+        for _ in range(VARY_TRIES):
+            members = set(mixture.partitions)
+            for _ in range(1 + int(rng.poisson(reach * len(self.free) / 4))):
+                self._move(members, rng)
+            found = tuple(sorted(members))
+            if found != mixture.partitions and self.legal(found):
+                return self.mixture(found)
+        return mixture
+
+    def neighbours(self, members: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Return the legal sets one addition, drop or swap away, sorted."""
+        inside = [name for name in members if name not in self.include]
+        outside = [name for name in self.free if name not in members]
+        found = [(*members, name) for name in outside]
+        found += [tuple(n for n in members if n != name) for name in inside]
+        found += [(*(n for n in members if n != out), new) for out in inside for new in outside]
+        return sorted({tuple(sorted(item)) for item in found if self.legal(tuple(item))})
+
+    def _move(self, members: set[str], rng: np.random.Generator) -> None:
+        inside = sorted(members & set(self.free))
+        outside = sorted(set(self.free) - members)
+        kind = int(rng.integers(3))  # 0 adds, 1 drops, 2 swaps
+        if kind != 0 and inside:
+            members.remove(inside[int(rng.integers(len(inside)))])
+        if kind != 1 and outside:
+            members.add(outside[int(rng.integers(len(outside)))])
+
+    def _by_weight(self, weights: np.ndarray) -> list[str]:
+        """Return the free partitions, those of the largest weight for their share first."""
+        heavy = self.weighting == "micro"
+        per_share = {
+            name: float(weight) / (self.units[name] if heavy else 1)
+            for name, weight in zip(self.names, weights, strict=True)
+        }
+        return sorted(self.free, key=lambda name: (-per_share[name], name))
+
+    def _first_legal(self, order: list[str], size: int) -> tuple[str, ...] | None:
+        """Return the set of `size` partitions that takes from `order` what the limit allows."""
+        members, rest = list(self.include), list(order)
+        while len(members) < size and rest:
+            name = rest.pop(0)
+            left = [self.tokens[other] for other in rest]
+            missing = size - len(members) - 1
+            tail = sorted(left)[:missing]
+            if len(tail) == missing and self._fits([*members, name], sum(tail)):
+                members.append(name)
+        found = tuple(sorted(members))
+        return found if len(found) == size and self.legal(found) else None
+
+    def _fits(self, members: list[str], more: int) -> bool:
+        if self.max_tokens is None:
+            return True
+        return sum(self.tokens[name] for name in members) + more <= self.max_tokens
+
+    def _sizes(self) -> list[int]:
+        return [len(self.include) + added for added in self._added_sizes()]
+
+    def _sample(self, rng: np.random.Generator) -> tuple[str, ...] | None:
         sizes = list(self._added_sizes())
         shares = np.array([float(math.comb(len(self.free), added)) for added in sizes])
         for _ in range(REJECTION_TRIES):
@@ -115,16 +211,10 @@ def subset_space(
 ) -> SubsetSpace:
     """Return the space over partitions with their numbers of units and trained tokens.
 
-    Raises StudyError for unknown names and for rules that no subset keeps.
+    Raises StudyError for rules that no subset keeps.
     """
+    _refuse_proportions(settings)
     known = sorted(tokens)
-    for key, names in (("include", settings.include), ("exclude", settings.exclude)):
-        for name in names:
-            if name not in tokens:
-                raise StudyError(
-                    f"search.space.{key} must name partitions, got '{name}'; "
-                    f"{did_you_mean(name, known)}"
-                )
     include = tuple(sorted(set(settings.include)))
     free = tuple(n for n in known if n not in settings.exclude and n not in include)
     largest = len(free) + len(include)
@@ -141,6 +231,17 @@ def subset_space(
     if space.count() == 0:
         raise StudyError(_why_empty(settings, space, largest))
     return space
+
+
+def _refuse_proportions(settings: SpaceSettings) -> None:
+    """Refuse rules about proportions: a subset's weights follow from its members."""
+    given = {"bounds": settings.bounds, "target_tokens": settings.target_tokens}
+    for key, value in given.items():
+        if value:
+            raise StudyError(
+                f"search.space.{key} must stand with kind: simplex, got kind: subsets; a subset's "
+                "weights follow from its members: set search.space.kind=simplex"
+            )
 
 
 def _why_empty(settings: SpaceSettings, space: SubsetSpace, largest: int) -> str:

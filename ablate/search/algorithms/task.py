@@ -1,0 +1,70 @@
+"""What an algorithm is built from, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablate.errors import StudyError
+from ablate.search.spaces import Space, SubsetSpace
+
+Ensemble = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A search to be done.
+
+    `trials` is the most mixtures that will be scored, `goals` the number of objectives.
+    `ensemble(weights [m, names])` returns the objective of the output-space proxy [m], nats per
+    token, where the pool's token likelihoods are at hand.
+    """
+
+    space: Space
+    rng_seed: int
+    trials: int
+    goals: int = 1
+    ensemble: Ensemble | None = None
+
+
+class Value(float):
+    """The objective of a mixture: a number, smaller is better, and what else is known of it.
+
+    `goals` are the values of several objectives, where the study has them; `gradient[partition]`
+    the derivative of the objective with respect to that partition's weight, where it was asked
+    for, up to a constant that is the same for all partitions (weights sum to one).
+    """
+
+    goals: tuple[float, ...]
+    gradient: Mapping[str, float] | None
+
+    def __new__(
+        cls,
+        value: float,
+        goals: tuple[float, ...] = (),
+        gradient: Mapping[str, float] | None = None,
+    ) -> Value:
+        """Return `value` with its company."""
+        made = super().__new__(cls, value)
+        made.goals = goals or (float(value),)
+        made.gradient = gradient
+        return made
+
+
+def subsets_of(task: Task, algorithm: str) -> SubsetSpace:
+    """Return the task's space of subsets; raise StudyError when it is another kind."""
+    if not isinstance(task.space, SubsetSpace):
+        raise StudyError(
+            f"search.algorithm {algorithm} must stand with search.space.kind: subsets, got a "
+            "continuum; use auto, gradient, surrogate, cma-es, gaussian-process, tpe, sobol or "
+            "random there"
+        )
+    return task.space
+
+
+def is_covered(space: Space, proposed: int) -> bool:
+    """Return whether so many distinct proposals are the whole space."""
+    count = space.count()
+    return count is not None and proposed >= count
