@@ -50,7 +50,7 @@ def local(
     objective = checked_objective(ensemble, objective)
     units = len(weights)
     value, slope, curve = 0.0, np.zeros(units), np.zeros((units, units))
-    for domain in np.flatnonzero(objective):
+    for domain in np.flatnonzero(objective).tolist():
         share = objective[domain] / ensemble.tokens[domain]
         value += objective[domain] * ensemble.best_losses[domain]
         columns = ensemble.columns_of(domain)

@@ -7,7 +7,7 @@ et al., arXiv 1806.01412): -log is self-concordant, so that few passes over the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ablate.evaluate.ensemble.quadratic import minimise_quadratic, settled
 from ablate.evaluate.ensemble.values import Ensemble, restricted
 
 ENOUGH = 0.1  # of the decrease that the slope promises makes a step acceptable (Armijo)
-HALVINGS = 40
+ROUNDING = 1e-14  # of the objective: differences below it say nothing
 SUM_SLACK = 1e-12
 PASSES = 200
 
@@ -41,7 +41,7 @@ class Optimum:
 
     No feasible mixture has a loss below loss - gap: `gap` is the Frank-Wolfe duality gap, or,
     when a limited number of coordinates may be positive, the distance to the certified minimum
-    without that limit. `passes` counts traversals of the ratios; `local` is the last of them.
+    without that limit. `iterations` counts quadratic programs, `passes` traversals of the ratios.
     """
 
     weights: np.ndarray
@@ -67,19 +67,13 @@ def solve_bounded(
     objective = checked_objective(ensemble, objective)
     lower, upper = checked_bounds(ensemble, constraints)
     kept = upper > 0
-    inner = restricted(ensemble, kept)
+    inner = ensemble if kept.all() else restricted(ensemble, kept)
     bounds = lower[kept], upper[kept]
     first = middle(*bounds) if start is None else settled(start[kept], *bounds)
     found = _descend(inner, objective, bounds, first, tolerance)
     weights = np.zeros(kept.size)
     weights[kept] = found.weights
-    return Optimum(
-        weights=weights,
-        loss=found.loss,
-        gap=found.gap,
-        iterations=found.iterations,
-        passes=found.passes,
-    )
+    return replace(found, weights=weights)
 
 
 def checked_bounds(ensemble: Ensemble, constraints: Constraints) -> tuple[np.ndarray, np.ndarray]:
@@ -120,43 +114,63 @@ def _descend(
     start: np.ndarray,
     tolerance: float,
 ) -> Optimum:
-    point, here = start, local(ensemble, start, objective)
+    here = _at(ensemble, objective, bounds, start)
     iterations, passes = 0, 1
-    while True:
-        gap = duality_gap(point, here.gradient, bounds)
-        if gap <= tolerance or passes >= PASSES:
-            break
-        target = minimise_quadratic(here.hessian, here.gradient, point, bounds)
-        reached = _line_search(ensemble, objective, point, target, here, bounds)
-        passes += reached[2]
-        iterations += 1
-        if reached[1] is None:
-            break
-        point, here = reached[0], reached[1]
-    return Optimum(weights=point, loss=here.value, gap=gap, iterations=iterations, passes=passes)
+    while here.gap > tolerance and passes < PASSES:
+        slope, curve = here.local.gradient, here.local.hessian
+        target = minimise_quadratic(curve, slope, here.point, bounds)
+        promised = float(slope @ (target - here.point))
+        share, iterations = 1.0, iterations + 1
+        while True:
+            trial = settled(here.point + share * (target - here.point), *bounds)
+            there = _at(ensemble, objective, bounds, trial)
+            passes += 1
+            if _descends(here, there, share * promised):
+                here = there
+                break
+            share /= 2
+            if -share * promised <= ROUNDING * here.local.value:
+                return _optimum(here, iterations, passes)
+    return _optimum(here, iterations, passes)
 
 
-def _line_search(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Place:
+    """A feasible mixture, the objective there, and its duality gap in nats."""
+
+    point: np.ndarray
+    local: Local
+    gap: float
+
+
+def _at(
     ensemble: Ensemble,
     objective: np.ndarray,
-    point: np.ndarray,
-    target: np.ndarray,
-    here: Local,
     bounds: tuple[np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, Local | None, int]:
-    """Return the first point towards `target` that descends enough, what is there, and passes.
+    point: np.ndarray,
+) -> _Place:
+    here = local(ensemble, point, objective)
+    return _Place(point=point, local=here, gap=duality_gap(point, here.gradient, bounds))
 
-    None instead of a local where no such point exists in float64.
+
+def _descends(here: _Place, there: _Place, promised: float) -> bool:
+    """Return whether a step gains enough; near the optimum, where the gain drowns in rounding
+    because it is of second order, whether it halves the gap, which is of first order.
     """
-    promised = float(here.gradient @ (target - point))
-    share = 1.0
-    for passes in range(1, HALVINGS):
-        trial = settled(point + share * (target - point), *bounds)
-        there = local(ensemble, trial, objective)
-        if there.value < here.value and there.value <= here.value + ENOUGH * share * promised:
-            return trial, there, passes
-        share /= 2
-    return point, None, HALVINGS - 1
+    change = there.local.value - here.local.value
+    if change < 0 and change <= ENOUGH * promised:
+        return True
+    return change <= ROUNDING * here.local.value and there.gap <= here.gap / 2
+
+
+def _optimum(here: _Place, iterations: int, passes: int) -> Optimum:
+    return Optimum(
+        weights=here.point,
+        loss=here.local.value,
+        gap=here.gap,
+        iterations=iterations,
+        passes=passes,
+    )
 
 
 def duality_gap(

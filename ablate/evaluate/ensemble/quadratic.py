@@ -29,12 +29,18 @@ def minimise_quadratic(
     hessian = hessian + RIDGE * max(np.trace(hessian) / len(slope), ROUNDING) * np.eye(len(slope))
     point = start.copy()
     free = (point > lower) & (point < upper)
+    arrived = False  # at the minimum over the free coordinates
     for _ in range(20 + 10 * len(slope)):
         pull = slope + hessian @ (point - start)
-        step = _equality_step(hessian, pull, free)
-        if step @ pull < -ROUNDING * (1 + abs(pull).max()):
-            free = _advance(point, step, free, bounds)
-        elif not _release(point, pull, free, bounds):
+        if not arrived:
+            blocked = _advance(point, _equality_step(hessian, pull, free), free, bounds)
+            if blocked is None:
+                arrived = True
+            else:
+                free[blocked] = False
+        elif _release(point, pull, free, bounds):
+            arrived = False
+        else:
             break
     return point
 
@@ -54,22 +60,19 @@ def _equality_step(hessian: np.ndarray, pull: np.ndarray, free: np.ndarray) -> n
 
 def _advance(
     point: np.ndarray, step: np.ndarray, free: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """Move `point` in place by `step` as far as the bounds go; return who is free afterwards."""
+) -> int | None:
+    """Move `point` in place by `step` as far as the bounds go; return who stops it, if any does."""
     room = np.full(len(point), np.inf)
     up, down = free & (step > 0), free & (step < 0)
     room[up] = (bounds[1] - point)[up] / step[up]
     room[down] = (bounds[0] - point)[down] / step[down]
     first = int(room.argmin())
-    reach = min(1.0, float(room[first]))
-    point += reach * step
+    point += min(1.0, float(room[first])) * step
     np.clip(point, *bounds, out=point)
     if room[first] > 1:
-        return free
+        return None
     point[first] = bounds[1][first] if step[first] > 0 else bounds[0][first]
-    left = free.copy()
-    left[first] = False
-    return left
+    return first
 
 
 def _release(

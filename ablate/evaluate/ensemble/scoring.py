@@ -1,18 +1,22 @@
 """Losses of mixtures: one matrix product, and one logarithm for ROWS tokens.
 
 The logarithm is the cost, so ratios are multiplied first: RUN of them in float32, which is
-checked, and the ROWS / RUN products in float64, which cannot underflow after that check.
+checked, and the ROWS / RUN products in float64, which is checked again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from ablate.evaluate.ensemble.values import ROWS, Ensemble
 
 RUN = 4  # ratios multiplied in float32
-FLOOR = 1e-30  # a smaller product is taken apart; FLOOR ** (ROWS / RUN) is still a float64
-TILE = 1 << 18  # elements of a product of weights and ratios at once: they stay in the cache
+FLOOR = 1e-30  # a smaller product of a run is taken apart
+SAFE = 8  # runs whose product is always a float64: FLOOR ** SAFE = 1e-240
+LEAST = 1e-290  # a smaller product of all runs is taken apart
+TILE = 1 << 19  # elements of a product of weights and ratios at once: they stay in the cache
 BATCH = 256  # mixtures at once
 REPAIRED = 1 << 14  # tokens taken apart at once, to bound the memory
 
@@ -71,10 +75,10 @@ def log_products(
     _blank_padding(ensemble, first, mixed)
     runs = np.multiply.reduce(mixed.reshape(RUN, -1), axis=0).reshape(ROWS // RUN, columns, -1)
     if runs.min() >= FLOOR:
-        return np.log(np.multiply.reduce(runs, axis=0, dtype=np.float64))
+        return _log_of_product(runs)
     rows, places, mixtures = np.nonzero(runs < FLOOR)
     runs[rows, places, mixtures] = 1
-    logs = np.log(np.multiply.reduce(runs, axis=0, dtype=np.float64))
+    logs = _log_of_product(runs)
     piece = REPAIRED // RUN
     for start in range(0, rows.size, piece):
         row, place, mixture = (part[start : start + piece] for part in (rows, places, mixtures))
@@ -86,6 +90,16 @@ def log_products(
     return logs
 
 
+def _log_of_product(runs: np.ndarray) -> np.ndarray:
+    """Return the log of the product of `runs` [ROWS / RUN, ...] over its rows, float64."""
+    product: np.ndarray = np.multiply.reduce(runs, axis=0, dtype=np.float64)
+    if product.min() < LEAST:
+        pieces = runs.reshape(-1, SAFE, *runs.shape[1:])
+        parts = np.multiply.reduce(pieces, axis=1, dtype=np.float64)
+        return np.add.reduce(np.log(parts), axis=0, out=product)
+    return np.log(product, out=product)
+
+
 def exact_logs(
     ensemble: Ensemble, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
@@ -94,7 +108,9 @@ def exact_logs(
     Padding has ratio 1 but counts as nothing: its log is 0.
     """
     with np.errstate(divide="ignore"):
-        logs = np.logaddexp.reduce(ensemble.log_ratios(rows, columns) + np.log(weights), axis=1)
+        logs: np.ndarray = np.logaddexp.reduce(
+            ensemble.log_ratios(rows, columns) + np.log(weights), axis=1
+        )
     return np.where(is_padding(ensemble, rows, columns), 0.0, logs)
 
 
@@ -102,7 +118,8 @@ def is_padding(ensemble: Ensemble, rows: np.ndarray, columns: np.ndarray) -> np.
     """Return whether places lie after their domain's last token."""
     domain = np.searchsorted(ensemble.starts, columns, side="right") - 1
     first, width = ensemble.starts[domain], np.diff(ensemble.starts)[domain]
-    return rows * width + columns - first >= ensemble.tokens[domain]
+    outside: np.ndarray = rows * width + columns - first >= ensemble.tokens[domain]
+    return outside
 
 
 def _blank_padding(ensemble: Ensemble, first: int, mixed: np.ndarray) -> None:
@@ -121,7 +138,8 @@ def _blank_padding(ensemble: Ensemble, first: int, mixed: np.ndarray) -> None:
 def mean_nats(ensemble: Ensemble, logs: np.ndarray) -> np.ndarray:
     """Return nats per token, float64 [m, domains], for log products [columns, m]."""
     gained = np.add.reduceat(logs, ensemble.starts[:-1], axis=0) / ensemble.tokens[:, None]
-    return (ensemble.best_losses[:, None] - gained).T
+    means: np.ndarray = ensemble.best_losses[:, None] - gained
+    return means.T
 
 
 def group_tokens(ensemble: Ensemble, block: int) -> dict[str, np.ndarray]:
@@ -143,29 +161,25 @@ def group_losses(ensemble: Ensemble, weights: np.ndarray, block: int) -> dict[st
         raise ValueError(f"block must be at least 1 token, got {block}")
     found = {}
     for domain, name in enumerate(ensemble.domains):
-        count = int(ensemble.tokens[domain])
-        sums = np.empty((len(weights), -(-count // block)))
-        for row, mixture in enumerate(weights):
-            nats = ensemble.best[ensemble.tokens_of(domain)] - _token_logs(
-                ensemble, domain, mixture
-            )
-            sums[row] = np.add.reduceat(nats, np.arange(0, count, block))
-        found[name] = sums
+        starts = np.arange(0, int(ensemble.tokens[domain]), block)
+        best = np.add.reduceat(ensemble.best[ensemble.tokens_of(domain)], starts)
+        logs = _token_logs(ensemble, domain, weights)
+        found[name] = np.stack([best - np.add.reduceat(row, starts) for row in logs])
     return found
 
 
-def _token_logs(ensemble: Ensemble, domain: int, mixture: np.ndarray) -> np.ndarray:
-    """Return log sum_u lambda_u r_u of every token of a domain, float64 [tokens]."""
+def _token_logs(ensemble: Ensemble, domain: int, weights: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield log sum_u lambda_u r_u of every token of a domain, float64 [tokens], by mixture."""
     ratios = ensemble.ratios[:, :, ensemble.columns_of(domain)]
     count, width = int(ensemble.tokens[domain]), ratios.shape[2]
-    mixed = mixture @ ratios.reshape(len(mixture), -1)[:, :count].astype(np.float64)
-    low = np.flatnonzero(mixed < FLOOR)
-    mixed[low] = 1
-    logs = np.log(mixed)
-    if low.size:
-        rows, columns = np.divmod(low, width)
-        columns += int(ensemble.starts[domain])
-        logs[low] = exact_logs(
-            ensemble, rows, columns, np.broadcast_to(mixture, (low.size, mixture.size))
-        )
-    return logs
+    exact = ratios.reshape(len(ratios), -1)[:, :count].astype(np.float64)
+    for mixture in weights:
+        mixed = mixture @ exact
+        low = np.flatnonzero(mixed < FLOOR)
+        mixed[low] = 1
+        logs = np.log(mixed)
+        if low.size:
+            rows, columns = np.divmod(low, width)
+            columns += int(ensemble.starts[domain])
+            logs[low] = exact_logs(ensemble, rows, columns, np.tile(mixture, (low.size, 1)))
+        yield logs

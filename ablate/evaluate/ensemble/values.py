@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-ROWS = 32  # tokens whose mixture ratios are multiplied before one logarithm is taken
+ROWS = 64  # tokens whose mixture ratios are multiplied before one logarithm is taken
 NEAR = 80.0  # nats: a ratio below exp(-80) nears the end of float32 and is kept as `far`
 
 
@@ -47,7 +47,7 @@ class Ensemble:
 
     def log_ratios(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return log r_u at the given places, float64 [places, units], far ones included."""
-        values = self.ratios[:, rows, columns].astype(np.float64)
+        values: np.ndarray = self.ratios[:, rows, columns].astype(np.float64)
         zero = values == 0
         values[zero] = 1
         logs = np.log(values)
@@ -55,14 +55,15 @@ class Ensemble:
             units, found = np.nonzero(zero)
             places = (units * ROWS + rows[found]) * self.ratios.shape[2] + columns[found]
             logs[zero] = -self.far[np.searchsorted(self.far_places, places)]
-        return logs.T
+        return np.ascontiguousarray(logs.T)
 
     def nats(self, domain: int) -> np.ndarray:
         """Return the negative log-likelihoods of a domain's tokens, float64 [tokens, units]."""
         width = self.starts[domain + 1] - self.starts[domain]
         rows, columns = np.divmod(np.arange(self.tokens[domain]), width)
         logs = self.log_ratios(rows, columns + self.starts[domain])
-        return self.best[self.tokens_of(domain), None] - logs
+        nats: np.ndarray = self.best[self.tokens_of(domain), None] - logs
+        return nats
 
 
 def build_ensemble(nats: Mapping[str, np.ndarray], units: Sequence[str]) -> Ensemble:
