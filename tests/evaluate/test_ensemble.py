@@ -101,6 +101,23 @@ def test_any_positive_sum_is_answered() -> None:
     np.testing.assert_allclose(shifted, losses(ENSEMBLE, weights) + math.log(4), rtol=1e-6)
 
 
+def test_long_domains_are_scored_in_pieces() -> None:
+    rng = np.random.default_rng(4)
+    nats = {
+        name: rng.gamma(1.5, 2, (count, 3)).astype(np.float32)
+        for name, count in {"long": 20_001, "short": 70, "longer": 33_000}.items()
+    }
+    ensemble = build_ensemble(nats, ["x", "y", "z"])
+    weights = np.concatenate([mixtures(300, 3), np.eye(3)])
+    got, want = losses(ensemble, weights), reference(nats, weights)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    objective = np.array([0.3, 0.3, 0.4])
+    here = local(ensemble, weights[0], objective)
+    assert here.value == pytest.approx(float(want[0] @ objective), rel=1e-7)
+    assert here.gradient @ weights[0] == pytest.approx(-1, rel=1e-12)
+    assert weights[0] @ here.hessian @ weights[0] == pytest.approx(1, rel=1e-12)
+
+
 def hard_nats() -> dict[str, np.ndarray]:
     """Return nats between 0 and 1000, each unit at each extreme somewhere, even all at once."""
     rng = np.random.default_rng(2)
@@ -238,6 +255,18 @@ def test_subsets_share_evenly_or_by_their_shares() -> None:
         subset_losses(ENSEMBLE, masks, -shares)
     with pytest.raises(ValueError, match="1 to 20"):
         every_subset(21)
+
+
+def test_thread_settings_change_no_bit() -> None:
+    from threadpoolctl import threadpool_limits
+
+    weights = mixtures(100)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            slope = gradient(ENSEMBLE, weights[0], OBJECTIVE)
+            found.append((losses(ENSEMBLE, weights), slope))
+    assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
 
 
 def test_the_nats_come_back() -> None:

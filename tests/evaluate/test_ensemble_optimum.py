@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from ablate.evaluate.ensemble import Constraints, Ensemble, build_ensemble, losses, optimum
 from ablate.evaluate.ensemble.derivatives import local
 from ablate.evaluate.ensemble.optimum import Optimum, duality_gap
-from ablate.evaluate.ensemble.quadratic import minimise_quadratic
+from ablate.evaluate.ensemble.quadratic import minimise_quadratic, settled
 
 TOKENS = 700
 
@@ -147,6 +147,18 @@ def test_equal_units_are_no_obstacle() -> None:
     single = optimum(build_ensemble({"a": nats[:, ::4]}, list("abc")), np.ones(1))
     assert found.gap <= 1e-6
     assert found.loss == pytest.approx(single.loss, abs=2e-6)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 9))
+@settings(max_examples=60, deadline=None)
+def test_sums_are_mended_without_new_members(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    point = rng.dirichlet(np.ones(count)) * np.r_[0, np.ones(count - 1)] + 1e-13
+    point[0] = 0
+    point[1:] /= point.sum() * (1 + 1e-12)
+    mended = settled(point, np.zeros(count), np.ones(count))
+    assert mended[0] == 0
+    assert math.fsum(mended) == pytest.approx(1, abs=3e-16)
 
 
 def test_a_hundred_units_take_few_passes() -> None:

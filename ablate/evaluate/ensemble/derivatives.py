@@ -10,10 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablate.evaluate.ensemble.scoring import FLOOR, checked_weights, exact_logs, is_padding
+from ablate.evaluate.ensemble.scoring import (
+    FLOOR,
+    blank_padding,
+    checked_weights,
+    exact_logs,
+    one_thread,
+)
 from ablate.evaluate.ensemble.values import ROWS, Ensemble
 
-COLUMNS = 64  # columns at once: their float64 ratios stay in the cache
+COLUMNS = 128  # columns at once: their float64 ratios stay in the cache
 RUN = 8  # mixture ratios above FLOOR multiplied before a logarithm; FLOOR ** 8 is a float64
 
 
@@ -47,7 +53,11 @@ def local(
     Raises ValueError for weights or an objective that are none.
     """
     weights = checked_weights(ensemble, np.asarray(weights)[None])[0]
-    objective = checked_objective(ensemble, objective)
+    with one_thread():
+        return _local(ensemble, weights, checked_objective(ensemble, objective), hessian)
+
+
+def _local(ensemble: Ensemble, weights: np.ndarray, objective: np.ndarray, hessian: bool) -> Local:
     units = len(weights)
     value, slope, curve = 0.0, np.zeros(units), np.zeros((units, units))
     for domain in np.flatnonzero(objective).tolist():
@@ -59,8 +69,7 @@ def local(
             logs, relative = _relative(ensemble, first, last, weights)
             value -= share * logs
             slope -= share * relative.sum(axis=1)
-            if hessian:
-                curve += share * (relative @ relative.T)
+            curve += share * (relative @ relative.T) if hessian else 0
     return Local(value=float(value), gradient=slope, hessian=curve)
 
 
@@ -86,18 +95,18 @@ def _relative(
     width = last - first
     ratios = ensemble.ratios[:, :, first:last].reshape(len(weights), -1).astype(np.float64)
     mixed = weights @ ratios
-    rows, columns = np.divmod(np.arange(mixed.size), width)
-    outside = is_padding(ensemble, rows, columns + first)
-    mixed[outside], ratios[:, outside] = 1, 0
+    blank_padding(ensemble, first, mixed.reshape(ROWS, width), 1)
+    blank_padding(ensemble, first, np.moveaxis(ratios.reshape(-1, ROWS, width), 0, -1), 0)
     extra = 0.0
     low = np.flatnonzero(mixed < FLOOR)
     if low.size:
-        places = rows[low], columns[low] + first
-        logs = exact_logs(ensemble, *places, np.broadcast_to(weights, (low.size, weights.size)))
+        rows, columns = np.divmod(low, width)
+        columns += first
+        logs = exact_logs(ensemble, rows, columns, np.tile(weights, (low.size, 1)))
         extra = float(logs.sum())
         mixed[low] = 1
         with np.errstate(over="ignore"):
-            ratios[:, low] = np.exp(ensemble.log_ratios(*places).T - logs)
-    ratios /= mixed
+            ratios[:, low] = np.exp(ensemble.log_ratios(rows, columns).T - logs)
     products = np.multiply.reduce(mixed.reshape(ROWS // RUN, RUN, width), axis=1)
+    ratios *= 1 / mixed
     return float(np.log(products).sum()) + extra, ratios

@@ -91,11 +91,15 @@ def _release(
 
 
 def settled(point: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Return `point` within its bounds exactly, its sum mended to 1 to the last bits."""
+    """Return `point` within its bounds exactly, its sum mended to 1 to the last bits.
+
+    What is missing goes to the largest coordinate that can take it, so that zeros stay zeros.
+    """
     point = np.clip(point, lower, upper)
     for _ in range(3):
         missing = 1 - math.fsum(point.tolist())
         room = upper - point if missing > 0 else point - lower
-        index = int(room.argmax())
+        able = room >= abs(missing)
+        index = int(np.where(able, point, -1).argmax() if able.any() else room.argmax())
         point[index] = min(max(point[index] + missing, lower[index]), upper[index])
     return point

@@ -7,8 +7,11 @@ checked, and the ROWS / RUN products in float64, which is checked again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ablate.evaluate.ensemble.values import ROWS, Ensemble
 
@@ -26,15 +29,27 @@ def losses(ensemble: Ensemble, weights: np.ndarray) -> np.ndarray:
 
     -mean_t log sum_u lambda_u p_u(t), within 2e-7 nats of exact arithmetic on the ratios. Rows
     are meant to sum to one, but any non-negative row with a positive entry is answered. One
-    thread, but for those of NumPy's BLAS.
+    thread.
 
     Raises ValueError for negative or infinite weights and rows that are all zero.
     """
     weights = checked_weights(ensemble, weights)
     found = np.empty((len(weights), len(ensemble.domains)))
-    for first in range(0, len(weights), BATCH):
-        found[first : first + BATCH] = _batch_losses(ensemble, weights[first : first + BATCH])
+    with one_thread():
+        for first in range(0, len(weights), BATCH):
+            found[first : first + BATCH] = _batch_losses(ensemble, weights[first : first + BATCH])
     return found
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """Return a context in which matrix products use one thread: others own the other cores."""
+    limit: AbstractContextManager[None] = _blas().limit(limits=1)
+    return limit
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _batch_losses(ensemble: Ensemble, weights: np.ndarray) -> np.ndarray:
@@ -72,7 +87,7 @@ def log_products(
     """
     columns = len(mixed) // ROWS
     mixed = mixed.reshape(ROWS, columns, -1)
-    _blank_padding(ensemble, first, mixed)
+    blank_padding(ensemble, first, mixed, 1)
     runs = np.multiply.reduce(mixed.reshape(RUN, -1), axis=0).reshape(ROWS // RUN, columns, -1)
     if runs.min() >= FLOOR:
         return _log_of_product(runs)
@@ -96,8 +111,10 @@ def _log_of_product(runs: np.ndarray) -> np.ndarray:
     if product.min() < LEAST:
         pieces = runs.reshape(-1, SAFE, *runs.shape[1:])
         parts = np.multiply.reduce(pieces, axis=1, dtype=np.float64)
-        return np.add.reduce(np.log(parts), axis=0, out=product)
-    return np.log(product, out=product)
+        np.add.reduce(np.log(parts), axis=0, out=product)
+    else:
+        np.log(product, out=product)
+    return product
 
 
 def exact_logs(
@@ -122,17 +139,21 @@ def is_padding(ensemble: Ensemble, rows: np.ndarray, columns: np.ndarray) -> np.
     return outside
 
 
-def _blank_padding(ensemble: Ensemble, first: int, mixed: np.ndarray) -> None:
-    """Set what stands after the last token of a domain to 1, whatever the weights sum to."""
-    stop = first + mixed.shape[1]
-    for domain, count in enumerate(ensemble.tokens):
-        start, end = ensemble.starts[domain], ensemble.starts[domain + 1]
-        if start >= stop or end <= first or (end - start) * ROWS == count:
+def blank_padding(ensemble: Ensemble, first: int, places: np.ndarray, value: float) -> None:
+    """Set what stands after the last token of a domain, which says nothing, to `value`.
+
+    `places` [ROWS, columns, ...] are those of `ratios` from column `first` on.
+    """
+    stop = first + places.shape[1]
+    for domain, count in enumerate(ensemble.tokens.tolist()):
+        columns = ensemble.columns_of(domain)
+        width = columns.stop - columns.start
+        if columns.start >= stop or columns.stop <= first or count == ROWS * width:
             continue
-        row, place = divmod(int(count), int(end - start))
-        if row < ROWS:
-            mixed[row, max(0, start + place - first) : max(0, end - first)] = 1
-            mixed[row + 1 :, max(0, start - first) : max(0, end - first)] = 1
+        row, column = divmod(count, width)
+        end = columns.stop - first
+        places[row, max(0, columns.start + column - first) : end] = value
+        places[row + 1 :, max(0, columns.start - first) : end] = value
 
 
 def mean_nats(ensemble: Ensemble, logs: np.ndarray) -> np.ndarray:
@@ -163,8 +184,9 @@ def group_losses(ensemble: Ensemble, weights: np.ndarray, block: int) -> dict[st
     for domain, name in enumerate(ensemble.domains):
         starts = np.arange(0, int(ensemble.tokens[domain]), block)
         best = np.add.reduceat(ensemble.best[ensemble.tokens_of(domain)], starts)
-        logs = _token_logs(ensemble, domain, weights)
-        found[name] = np.stack([best - np.add.reduceat(row, starts) for row in logs])
+        with one_thread():
+            logs = _token_logs(ensemble, domain, weights)
+            found[name] = np.stack([best - np.add.reduceat(row, starts) for row in logs])
     return found
 
 
