@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from ablate.corpus import Corpus
 from ablate.errors import CheckpointError, StudyError
-from ablate.models.checkpoint import checkpoint_digest, load_flat, save_checkpoint
+from ablate.models.build import check_preset
+from ablate.models.checkpoint import (
+    WEIGHTS,
+    altered_file,
+    checkpoint_digest,
+    load_flat,
+    read_training,
+    save_checkpoint,
+)
 from ablate.models.layout import Layout, constants_of, flatten, layout_of, tensor_digest
 from ablate.models.load import load_model
 from ablate.models.pool import SeedModel, UnitModel
-from ablate.models.sources import read_config, resolve_folder, weight_files
+from ablate.models.sources import (
+    read_config,
+    read_small_json,
+    resolve_folder,
+    weight_files,
+)
 from ablate.models.tensor_file import read_header
 from ablate.study import Study
-from ablate.workspace import Workspace, fingerprint, read_json
+from ablate.workspace import Workspace, fingerprint
 
 
 def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel:
@@ -86,11 +99,15 @@ def imported_units(
 
 
 def check_imports(study: Study) -> None:
-    """Refuse checkpoint folders that cannot be read: configs and headers only, no weights.
+    """Refuse a preset that cannot be, and checkpoint folders that cannot be read.
 
-    Whether they fit the seed is known, and checked, before anything is trained.
+    Of checkpoints only configs and headers are read; whether they fit the seed is known, and
+    checked, before anything is trained.
     """
     folders = [folder for folders in study.units.values() for folder in folders]
+    if study.model.preset is not None:
+        longest = max(study.train.sequence_length, study.evaluation_length)
+        check_preset(study.model, longest)
     if study.model.path is not None:
         seed = resolve_folder(study.model.path)
         folders.append(str(seed))
@@ -115,8 +132,8 @@ def _require_positions(study: Study, folder: Path) -> None:
 
 def _intact(folder: Path) -> str | None:
     """Return the digest of a finished seed folder, None when it is missing or altered."""
-    training = read_json(folder / "training.json") if (folder / "training.json").exists() else None
-    if training is None or not (folder / "model.safetensors").is_file():
+    training = read_training(folder)
+    if training is None or not (folder / WEIGHTS).is_file() or altered_file(folder) is not None:
         return None
     digest = checkpoint_digest(folder)
     return digest if digest == training.get("digest") else None
@@ -127,21 +144,28 @@ def _same_tokenizer(folder: Path, seed_folder: Path) -> None:
     theirs, ours = folder / "tokenizer.json", seed_folder / "tokenizer.json"
     if not (theirs.is_file() and ours.is_file()):
         return
-    vocabularies = [
-        json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"] for path in (theirs, ours)
-    ]
-    if vocabularies[0] != vocabularies[1]:
+    if _vocabulary(theirs) != _vocabulary(ours):
         raise CheckpointError(
             f"unit models must share the seed's tokenizer, got another vocabulary in {theirs}; "
             "bring in models that were trained from this seed"
         )
 
 
+def _vocabulary(path: Path) -> Any:
+    """Return the vocabulary in a tokenizer.json; raise CheckpointError when it has none."""
+    value = read_small_json(path)
+    model = value.get("model") if isinstance(value, dict) else None
+    if not isinstance(model, dict) or "vocab" not in model:
+        raise CheckpointError(
+            f"{path} must be a tokenizer with a vocabulary, got something else; copy the "
+            "checkpoint again"
+        )
+    return model["vocab"]
+
+
 def _tokens(folder: Path, corpus: Corpus, partition: str, index: int) -> int:
-    path = folder / "training.json"
-    if path.is_file():
-        training = read_json(path)
-        if training is not None and isinstance(training.get("tokens"), int):
-            return int(training["tokens"])
+    trained = (read_training(folder) or {}).get("tokens")
+    if isinstance(trained, int):
+        return trained
     info = corpus.partitions.get(partition)
     return info.unit_tokens[index] if info and index < len(info.unit_tokens) else 0

@@ -60,21 +60,26 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a state file: `value` with its schema version, atomically, readable by people."""
-    body = {"schema_version": SCHEMA_VERSION, **value}
+    """Write a state file: `value` with its schema version and a seal, atomically.
+
+    The seal is the fingerprint of all the rest: `read_json` refuses a file that was altered.
+    """
+    body = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **value}))
+    body["seal"] = fingerprint(body)
     write_atomic(path, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a state file's object, or None when there is no such file.
+    """Return a state file's object without its seal, or None when there is no such file.
 
-    Raises WorkspaceError when it is not a JSON object of this schema version.
+    Raises WorkspaceError when it is not a JSON object of this schema version, or does not fit its
+    seal.
     """
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise WorkspaceError(
             f"state files must be JSON: {path} is altered or cut short ({error}); delete it to "
             "have it made again"
@@ -84,6 +89,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise WorkspaceError(
             f"state files must have schema_version {SCHEMA_VERSION}: {path} has {version!r}; "
             "use the version of ablate that wrote it, or delete it to have it made again"
+        )
+    seal = value.pop("seal", None)
+    if seal is not None and seal != fingerprint(value):
+        raise WorkspaceError(
+            f"state files must be as they were written: {path} does not fit its seal; delete it "
+            "to have it made again"
         )
     return value
 

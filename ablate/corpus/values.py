@@ -117,10 +117,10 @@ def read_corpus(workspace: Workspace) -> Corpus | None:
         return None
     try:
         return Corpus.from_json(value)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkspaceError(
-            f"{workspace.corpus_json} must be as `ablate prepare` wrote it, got a file without "
-            f"{error}; delete it and run `ablate prepare`"
+            f"{workspace.corpus_json} must be as `ablate prepare` wrote it, got another "
+            f"one ({type(error).__name__}: {error}); delete it and run `ablate prepare`"
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -76,7 +78,8 @@ def build_config(
 ) -> PretrainedConfig:
     """Return the config of `settings.preset` with its overrides.
 
-    Raises StudyError for an override that is no key of the config, or that it refuses.
+    Raises StudyError for an override that is no key of the config, or that it refuses, and for
+    fewer positions than `sequence_length`.
     """
     preset = PRESETS[str(settings.preset)]
     config = preset(padded_vocabulary(vocab_size), max(sequence_length, 2048))
@@ -93,12 +96,21 @@ def build_config(
     for key, source in (("head_dim", None), ("num_key_value_heads", "num_attention_heads")):
         if key not in settings.overrides and key in values:
             values[key] = values[source] if source else None
+    _require_positions(values.get("max_position_embeddings"), sequence_length)
     try:
         return type(config).from_dict(values)  # type: ignore[no-any-return]
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise StudyError(
             f"model.overrides must make a {type(config).__name__}: {first_line(error)}; mend them"
         ) from error
+
+
+def _require_positions(most: Any, length: int) -> None:
+    if isinstance(most, int) and length > most:
+        raise StudyError(
+            f"model.overrides.max_position_embeddings must be at least the sequence length "
+            f"{length}, got {most}; raise it, or lower train.sequence_length"
+        )
 
 
 def build_model(
@@ -115,16 +127,27 @@ def build_model(
     if settings.path is not None:
         return load_model(settings.path, trust_remote_code=settings.trust_remote_code)
     config = build_config(settings, vocab_size, eos_token_id, sequence_length)
-    try:
-        with torch.random.fork_rng(devices=[]), quiet_transformers():
-            torch.manual_seed(rng_seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise StudyError(
-            f"model.overrides must make a model: {first_line(error)}; mend them"
-        ) from error
+    with torch.random.fork_rng(devices=[]), quiet_transformers(), _mendable("model.overrides"):
+        torch.manual_seed(rng_seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.config.architectures = [type(model).__name__]
     return model  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _mendable(place: str) -> Iterator[None]:
+    """Turn what a config makes transformers raise into one StudyError that names `place`."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise StudyError(f"{place} must make a model: {first_line(error)}; mend it") from error
+
+
+def check_preset(settings: ModelSettings, sequence_length: int) -> None:
+    """Raise StudyError when a preset with its overrides makes no model; no weights are made."""
+    config = build_config(settings, VOCABULARY_MULTIPLE, 0, sequence_length)
+    with torch.device("meta"), quiet_transformers(), _mendable("model.overrides"):
+        AutoModelForCausalLM.from_config(config)
 
 
 def count_parameters(study: Study) -> int:
@@ -140,7 +163,8 @@ def count_parameters(study: Study) -> int:
     else:
         folder = resolve_folder(settings.path, trust_remote_code=settings.trust_remote_code)
         config = read_config(folder, trust_remote_code=settings.trust_remote_code)
-    with torch.device("meta"), quiet_transformers():
+    place = settings.path or "model.overrides"
+    with torch.device("meta"), quiet_transformers(), _mendable(place):
         model = AutoModelForCausalLM.from_config(
             config, trust_remote_code=settings.trust_remote_code
         )

@@ -14,7 +14,7 @@ import torch
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ablate.errors import CheckpointError
+from ablate.errors import CheckpointError, WorkspaceError
 from ablate.models.layout import ARCHITECTURE_KEYS, Layout, architecture_of
 from ablate.models.sources import read_config, read_small_json, weight_files
 from ablate.models.tensor_file import (
@@ -25,7 +25,13 @@ from ablate.models.tensor_file import (
     read_into,
     write_tensors,
 )
-from ablate.workspace import file_digest, publish_folder, temporary_folder, write_json
+from ablate.workspace import (
+    file_digest,
+    publish_folder,
+    read_json,
+    temporary_folder,
+    write_json,
+)
 
 WEIGHTS = "model.safetensors"
 TRAINING = "training.json"
@@ -44,8 +50,9 @@ def save_checkpoint(
     """Write a folder that `AutoModelForCausalLM.from_pretrained` loads; return its digest.
 
     `flat` has shape [layout.numel]; float32 or bfloat16 as given. The digest is the SHA-256 of
-    model.safetensors; it also stands in training.json as `digest`, beside `training`. The folder
-    is written under a temporary name and renamed, replacing what was there.
+    model.safetensors; it also stands in training.json as `digest`, beside `training` and those of
+    the other `files`. The folder is written under a temporary name and renamed, replacing what was
+    there.
 
     Raises CheckpointError when a value is not finite.
     """
@@ -67,8 +74,9 @@ def save_checkpoint(
         for item in sorted(tokenizer_folder.iterdir()):
             if item.is_file() and item.name not in ("config.json", WEIGHTS, TRAINING):
                 shutil.copyfile(item, temporary / item.name)
+        files = {item.name: file_digest(item) for item in sorted(temporary.iterdir())}
         digest = write_tensors(temporary / WEIGHTS, {**tensors, **dict(constants or {})})
-        write_json(temporary / TRAINING, {**training, "digest": digest})
+        write_json(temporary / TRAINING, {**training, "files": files, "digest": digest})
         publish_folder(temporary, folder)
     return digest
 
@@ -94,6 +102,27 @@ def checkpoint_digest(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def read_training(folder: Path) -> Mapping[str, Any] | None:
+    """Return `training.json` of a model folder, or None when it is missing, altered or not ours."""
+    try:
+        return read_json(folder / TRAINING)
+    except WorkspaceError:
+        return None
+
+
+def altered_file(folder: Path) -> str | None:
+    """Return the name of a file that is not as `save_checkpoint` wrote it, weights left out.
+
+    None when there is none, or when no training.json says what was written.
+    """
+    files = (read_training(folder) or {}).get("files")
+    for name, digest in files.items() if isinstance(files, dict) else ():
+        path = folder / Path(name).name
+        if not path.is_file() or file_digest(path) != digest:
+            return str(name)
+    return None
+
+
 def load_flat(
     folder: Path,
     layout: Layout,
@@ -104,7 +133,7 @@ def load_flat(
     """Return a checkpoint's weights as float32 of shape [layout.numel], padding zero.
 
     Written into `out` when given. Tied tensors may be stored once or twice. With `digest`, the
-    file must have it.
+    weights must have it, and the other files must be as they were written.
 
     Raises CheckpointError, in one line that names file and tensors: cut short or altered files,
     other tensors or shapes than the layout's, another architecture, values that are not finite.
@@ -113,6 +142,11 @@ def load_flat(
         raise CheckpointError(
             f"weights must have digest {digest[:12]}: {folder} has {found[:12]}; it was altered "
             "after it was written: train or copy it again"
+        )
+    if digest is not None and (name := altered_file(folder)) is not None:
+        raise CheckpointError(
+            f"a model must be as it was written: {folder / name} was altered or removed; train or "
+            "copy the model again"
         )
     stored: dict[str, StoredTensor] = {}
     for path in weight_files(folder):

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ablate.errors import CheckpointError
-from ablate.models.checkpoint import checkpoint_digest
+from ablate.models.checkpoint import (
+    TRAINING,
+    WEIGHTS,
+    altered_file,
+    checkpoint_digest,
+    read_training,
+)
 from ablate.train.job import TrainingJob
 from ablate.workspace import file_digest
 
-TRAINING_FILE = "training.json"
 MOMENTS_FILE = "optimizer.safetensors"
+
+__all__ = ["MOMENTS_FILE", "is_complete", "read_training", "what_is_wrong"]
 
 
 def is_complete(folder: Path, job: TrainingJob) -> bool:
     """Return whether `folder` holds the finished result of `job`, unaltered."""
+    return what_is_wrong(folder, job) is None
+
+
+def what_is_wrong(folder: Path, job: TrainingJob) -> str | None:
+    """Return why `folder` is not the finished result of `job`, or None when it is."""
     training = read_training(folder)
-    if training is None or training.get("fingerprint") != job.fingerprint:
-        return False
+    if training is None:
+        return f"{TRAINING} is missing or altered"
+    if training.get("fingerprint") != job.fingerprint:
+        return f"{TRAINING} is that of another model"
     try:
         if checkpoint_digest(folder) != training.get("digest"):
-            return False
+            return f"{WEIGHTS} does not match its digest"
     except CheckpointError:
-        return False
-    if job.save_moments:
-        file = folder / MOMENTS_FILE
-        return file.is_file() and file_digest(file) == training.get("optimizer_digest")
-    return True
-
-
-def read_training(folder: Path) -> Mapping[str, Any] | None:
-    """Return `training.json` of a model folder, or None when it is not there or not JSON."""
-    try:
-        value = json.loads((folder / TRAINING_FILE).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        return f"{WEIGHTS} is missing"
+    file = folder / MOMENTS_FILE
+    if job.save_moments and not (
+        file.is_file() and file_digest(file) == training.get("optimizer_digest")
+    ):
+        return f"{MOMENTS_FILE} is missing or does not match its digest"
+    name = altered_file(folder)
+    return None if name is None else f"{name} is missing or does not match its digest"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ablate.errors import StudyError
-from ablate.models.build import build_config, build_model, padded_vocabulary
+from ablate.models.build import build_config, build_model, check_preset, padded_vocabulary
 from ablate.models.layout import flatten, layout_of
 from ablate.study import ModelSettings
 
@@ -74,3 +74,21 @@ def test_unknown_overrides_are_named() -> None:
         tiny(hiden_size=64)
     with pytest.raises(StudyError, match=r"model.overrides must make a"):
         tiny(hidden_size="wide")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"hidden_size": 0}, "overrides must make"),
+        ({"num_attention_heads": 3}, "overrides must make"),
+        ({"hidden_size": "wide"}, "overrides must make"),
+        ({"max_position_embeddings": 64}, "at least the sequence length 128, got 64"),
+    ],
+)
+def test_impossible_presets_are_refused_before_any_work(
+    overrides: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(StudyError, match=expected) as caught:
+        check_preset(ModelSettings(preset="tiny", overrides=overrides), 128)
+    assert "\n" not in str(caught.value)
+    check_preset(ModelSettings(preset="tiny"), 4096)

@@ -11,10 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from ablate.errors import CorpusError, StudyError
+from ablate.errors import CheckpointError, CorpusError, StudyError
+from ablate.models.checkpoint import checkpoint_digest, load_flat
 from ablate.models.layout import flatten, layout_of
+from ablate.models.load import load_model
 from ablate.train.batches import Windows
-from ablate.train.finished import is_complete, read_training
+from ablate.train.finished import is_complete, read_training, what_is_wrong
 from ablate.train.job import Start, TrainingJob
 from ablate.train.loop import start_model, train_one
 from ablate.train.recipe import Recipe
@@ -194,12 +196,27 @@ def test_a_finished_folder_is_not_trained_again(root: Path) -> None:
     listener = Listener()
     assert train_one(done, placement(), listener)
     assert listener.heard == []
-    file = done.path / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(bytes(data))
-    assert not is_complete(done.path, done)
     assert not is_complete(done.path, job(root, "done", peak=1e-4))
+
+
+def test_any_altered_file_of_a_finished_folder_is_named(root: Path) -> None:
+    done = job(root, "done")
+    train_one(done, placement(), Listener())
+    layout = layout_of(load_model(done.path))
+    digest = checkpoint_digest(done.path)
+    assert what_is_wrong(done.path, done) is None
+    for name in ("model.safetensors", "config.json", "training.json"):
+        file = done.path / name
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b"10000.0", b"20000.0", 1) + b"\n ")
+        if name == "training.json":
+            file.write_bytes(whole.replace(b'"steps": 6', b'"steps": 7'))
+        assert name in (what_is_wrong(done.path, done) or "")
+        if name == "config.json":
+            with pytest.raises(CheckpointError, match=r"config\.json was altered"):
+                load_flat(done.path, layout, digest=digest)
+        file.write_bytes(whole)
+    assert is_complete(done.path, done)
 
 
 def test_a_diverging_run_is_the_users_to_mend(root: Path) -> None:

@@ -1,0 +1,48 @@
+"""State files: what is not as it was written is refused, by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablate.errors import WorkspaceError
+from ablate.workspace import read_json, write_json
+
+VALUE = {"steps": 3, "rate": 1e-4, "names": ("é", "b"), "none": None}
+
+
+def test_a_state_file_is_read_back_without_its_seal(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    write_json(file, VALUE)
+    assert read_json(file) == {"schema_version": 1, **VALUE, "names": ["é", "b"]}
+    assert read_json(tmp_path / "none.json") is None
+    assert read_json(file / "below.json") is None
+
+
+def altered(file: Path, how: str) -> None:
+    text = file.read_text()
+    if how == "value":
+        file.write_text(text.replace("3", "4", 1))
+    elif how == "removed":
+        value = json.loads(text)
+        del value["rate"]
+        file.write_text(json.dumps(value))
+    elif how == "cut":
+        file.write_text(text[: len(text) // 2])
+    elif how == "nested":
+        file.write_text("[" * 100_000)
+    else:
+        file.unlink()
+        file.mkdir()
+
+
+@pytest.mark.parametrize("how", ["value", "removed", "cut", "nested", "folder"])
+def test_an_altered_state_file_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "state.json"
+    write_json(file, VALUE)
+    altered(file, how)
+    with pytest.raises(WorkspaceError, match=r"state\.json") as raised:
+        read_json(file)
+    assert "\n" not in str(raised.value) and "delete it" in str(raised.value)
