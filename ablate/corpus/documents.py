@@ -82,7 +82,13 @@ def _text_rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
             f"plain text {asked.file.path}, which has none; use `partition`"
         )
     for number, line in enumerate(_lines(asked.file.path, asked.sample_by), start=1):
-        yield f"{asked.file.path}:{number}", {asked.text: line}
+        place = f"{asked.file.path}:{number}"
+        if "\0" in line:
+            raise CorpusError(
+                f"plain text must have no NUL characters, got one in {place}; is it UTF-16 or no "
+                "text at all? Convert the file to UTF-8"
+            )
+        yield place, {asked.text: line}
 
 
 def _json_rows(file: SourceFile) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -15,6 +15,7 @@ from ablate.corpus.selection import Stream, StreamChoice
 from ablate.corpus.tokenizer import export_tokenizer
 from ablate.corpus.train_pass import encode_sources, pack_sources
 from ablate.corpus.values import Corpus, DomainInfo, PartitionInfo, TokenFile, TokenizerInfo
+from ablate.errors import CorpusError
 from ablate.workspace import fingerprint, slug
 
 
@@ -22,6 +23,7 @@ def make(making: Making, inputs: dict[str, Any]) -> Corpus:
     """Return the corpus; its files lie in `making.final`, its paths are those once published."""
     settings = making.study.corpus
     choices = scan_sources(making)
+    _require_text(choices)
     protected = protect(choices, settings.decontaminate)
     tokenizer = study_tokenizer(making, choices, protected)
     export_tokenizer(tokenizer, making.final("@tokenizer"))
@@ -48,6 +50,19 @@ def make(making: Making, inputs: dict[str, Any]) -> Corpus:
         seed_dropped=_dropped(choices["seed", SEED], seed) if seed else {},
         inputs=inputs,
     )
+
+
+def _require_text(choices: Mapping[Stream, StreamChoice]) -> None:
+    bare = [
+        f"{name} ({choice.not_text} without a text, {choice.empty} empty)"
+        for (kind, name), choice in choices.items()
+        if kind == "partition" and not any(len(fates) for fates in choice.fates.values())
+    ]
+    if bare:
+        raise CorpusError(
+            f"partitions must hold documents with text, got none for {', '.join(bare[:20])}; name "
+            "the key or column that holds the text under `text`"
+        )
 
 
 def _partition(

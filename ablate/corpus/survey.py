@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +35,14 @@ class PartitionSurvey:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Files behind the study, and estimates by partition; small sources are counted exactly."""
+    """Files behind the study, and estimates by partition; small sources are counted exactly.
+
+    `seed_tokens` is the estimate for all of the seed's own text.
+    """
 
     files: int
     partitions: dict[str, PartitionSurvey]
+    seed_tokens: int
 
 
 def survey(study: Study) -> Survey:
@@ -47,7 +52,7 @@ def survey(study: Study) -> Survey:
     """
     pieces = pieces_of(study)
     wanted = [piece for piece in pieces if piece.kind == "partition"]
-    budget = max(LOOK_BYTES // max(len(wanted), 1), LEAST_LOOK_BYTES)
+    budget = _budget(wanted)
     limits = limits_of(study)
     counts: dict[str, float] = {}
     sizes: dict[str, float] = {}
@@ -65,7 +70,27 @@ def survey(study: Study) -> Survey:
             name: _estimate(counts[name] * kept, sizes[name] * kept, per_token, most[name])
             for name in counts
         },
+        seed_tokens=_seed_tokens(study, pieces, per_token),
     )
+
+
+def _budget(pieces: Sequence[Piece]) -> int:
+    return max(LOOK_BYTES // max(len(pieces), 1), LEAST_LOOK_BYTES)
+
+
+def _seed_tokens(study: Study, pieces: Sequence[Piece], per_token: float) -> int:
+    wanted = [piece for piece in pieces if piece.kind == "seed"]
+    limits = limits_of(study)
+    found: dict[int, float] = {}
+    for piece in wanted:
+        for count, size in _look(piece, _budget(wanted)).values():
+            found[piece.source] = found.get(piece.source, 0.0) + size / per_token + count
+    tokens = 0.0
+    for source, there in found.items():
+        limit = limits["seed", source]
+        tokens += there if limit is None else min(there, limit)
+    most = study.seed.tokens
+    return round(tokens if most is None else min(tokens, most))
 
 
 def _bytes_per_token(study: Study) -> float:

@@ -148,6 +148,12 @@ def test_bad_files_give_one_line(tmp_path: Path, case: str) -> None:
     assert len(str(caught.value)) < 500
 
 
+def test_plain_text_with_nul_characters_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"good\n" + "wide".encode("utf-16-le") + b"\n")
+    with pytest.raises(CorpusError, match=r"no NUL characters, got one in .*a\.txt:2"):
+        read(tmp_path / "a.txt")
+
+
 def test_bad_parquet_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [1, 2]}), path)
@@ -218,7 +224,7 @@ def test_partitions_and_domains_without_text(tmp_path: Path) -> None:
     blank = write_lines(tmp_path / "blank.jsonl", [" ", {"text": None}])
     for policy in ("error", "allow", "repeat"):
         sources = [named(good, "good"), named(blank, "blank")]
-        with pytest.raises(CorpusError, match="blank 0"):
+        with pytest.raises(CorpusError, match=r"none for blank \(1 without a text, 1 empty\)"):
             make(study_of(tmp_path, sources, corpus={"short_units": policy}))
     with pytest.raises(CorpusError, match="domains must hold text, got none in d"):
         make(study_of(tmp_path, [named(good, "good")], domains={"d": str(blank)}))
@@ -244,6 +250,8 @@ def test_survey_is_near_what_is_prepared(tmp_path: Path) -> None:
     assert not (tmp_path / "workspace").exists()
     made = make(study).partitions["law"]
     assert found.partitions["law"].documents == pytest.approx(made.documents, rel=0.1)
+    seed = make(study).seed
+    assert seed is not None and 0.5 < found.seed_tokens / seed.tokens < 2
     assert found.partitions["law"].bytes == pytest.approx(made.bytes, rel=0.1)
     with pytest.raises(CorpusError, match="nothing is there"):
         survey(study_of(tmp_path, [named(tmp_path / "none.jsonl", "law")]))
