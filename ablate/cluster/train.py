@@ -28,6 +28,7 @@ from ablate.cluster.session import scratch_folder, session
 from ablate.errors import RunError, StudyError, UserError
 from ablate.progress import note
 from ablate.resources import Cluster, TrainResources
+from ablate.train.finished import what_is_wrong
 from ablate.train.job import Placement, TrainingJob
 from ablate.train.recipe import check_batch
 from ablate.workspace import Workspace
@@ -64,6 +65,8 @@ def train_jobs(
         return
     for job in jobs:
         check_batch(job.recipe, cluster.train)
+        if job.path.exists() and (problem := what_is_wrong(job.path, job)) is not None:
+            note(f"{job.name}: trained again, {problem}")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     total = sum(job.recipe.tokens for job in jobs)
@@ -206,6 +209,8 @@ def _raise_failures(end: Snapshot, jobs: int, problems: Sequence[str]) -> None:
         why = f" ({problems[0]})" if problems else ""
         parts.append(f"{left} of {jobs} jobs were not trained{why}")
     text = " ".join("; also: ".join(parts).split())
-    if left or not all(isinstance(error, UserError) for _, error in end.failures):
-        raise RunError(text)
-    raise StudyError(text)
+    # Jobs that wait for a failed start are left without any machine being at fault.
+    explained = end.failures and not problems
+    if explained and all(isinstance(error, UserError) for _, error in end.failures):
+        raise StudyError(text)
+    raise RunError(text)

@@ -158,6 +158,15 @@ def share_batch(recipe: Recipe, workers: int, micro_batch_sequences: int | None)
     return Batch(workers=workers, passes=share // sequences, sequences=sequences)
 
 
+def check_tokens(name: str, tokens: int, recipe: Recipe) -> None:
+    """Raise StudyError when `tokens` of text do not fill one sequence of `recipe`."""
+    if tokens < recipe.sequence_length:
+        raise StudyError(
+            f"{name} must have at least one sequence of {recipe.sequence_length} tokens, got "
+            f"{tokens} tokens; lower train.sequence_length, or give it more text"
+        )
+
+
 def flops(parameters: int, tokens: int) -> int:
     """Return the training FLOPs of `parameters` on `tokens`: 6 N D (arXiv 2001.08361)."""
     return FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens

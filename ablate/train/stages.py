@@ -10,7 +10,7 @@ from ablate.models.checkpoint import checkpoint_digest
 from ablate.study import Study
 from ablate.train.finished import MOMENTS_FILE, is_complete
 from ablate.train.job import Start, TokenSlice, TrainingJob, job_fingerprint
-from ablate.train.recipe import seed_recipe, unit_recipe
+from ablate.train.recipe import check_tokens, seed_recipe, unit_recipe
 from ablate.workspace import Workspace, fingerprint, slug
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ __all__ = ["is_complete", "seed_job", "unit_jobs", "unit_slices"]
 def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob | None:
     """Return the job that pre-trains the seed model, or None when the study has no seed sources.
 
-    Then the checkpoint at `model.path` is the seed as it stands.
+    Then the checkpoint at `model.path` is the seed as it stands. Raises StudyError when the seed's
+    text does not fill a sequence.
     """
     if not study.seed.sources:
         return None
@@ -33,6 +34,7 @@ def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob 
             "`ablate prepare`"
         )
     recipe = seed_recipe(study, file.tokens)
+    check_tokens("the seed's text", file.tokens, recipe)
     slices = (_slice(file, 0, file.tokens, file.digest),)
     start = _seed_start(study, corpus)
     mark = job_fingerprint("seed", start.mark, slices, recipe)
@@ -56,7 +58,7 @@ def unit_jobs(
     """Return the job of every base unit, by partition name and index.
 
     All start from the seed model in `seed_folder`. Raises StudyError when the seed's Adam moments
-    are to be carried and it has none.
+    are to be carried and it has none, or when a unit does not fill a sequence.
     """
     moments = None
     if study.train.carry_moments:
@@ -76,7 +78,9 @@ def unit_jobs(
     for name, info in sorted(corpus.partitions.items()):
         for index in range(info.units):
             slices = unit_slices(study, info, index)
-            recipe = unit_recipe(study, sum(piece.tokens for piece in slices))
+            there = sum(piece.tokens for piece in slices)
+            recipe = unit_recipe(study, there)
+            check_tokens(f"unit {index} of partition '{name}'", there, recipe)
             mark = job_fingerprint("unit", start.mark, slices, recipe)
             job = TrainingJob(
                 **_paths(workspace, f"unit-{slug(name)}-{index}-{mark}"),

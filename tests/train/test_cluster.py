@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from ablate.cluster.queue import JobQueue, Wait
-from ablate.cluster.train import lanes_at_once, train_jobs
+from ablate.cluster.queue import JobQueue, Snapshot, Wait
+from ablate.cluster.train import _raise_failures, lanes_at_once, train_jobs
 from ablate.errors import RunError, StudyError
 from ablate.resources import Cluster, TrainResources
 from ablate.train.finished import is_complete
@@ -156,6 +156,21 @@ def test_units_of_a_failed_seed_are_not_handed_out(root: Path) -> None:
     queue.fail(0, StudyError("diverged"))
     assert queue.take(0) is None
     assert queue.snapshot().waiting == 1
+
+
+def test_what_waits_for_a_failed_seed_does_not_hide_whose_fault_it_is() -> None:
+    end = Snapshot(
+        tokens=0,
+        finished=0,
+        running=(),
+        waiting=2,
+        failures=(("seed", StudyError("diverged")),),
+        notes=(),
+    )
+    with pytest.raises(StudyError, match="diverged; also: 2 of 3 jobs were not trained"):
+        _raise_failures(end, 3, [])
+    with pytest.raises(RunError, match="lost a node"):
+        _raise_failures(end, 3, ["lost a node"])
 
 
 def test_a_stop_reaches_every_lane(root: Path) -> None:

@@ -139,3 +139,11 @@ def test_a_missing_or_foreign_folder_is_not_complete(tmp_path: Path) -> None:
     assert not is_complete(tmp_path, job)
     (tmp_path / "training.json").write_text('{"fingerprint": "' + job.fingerprint + '"}')
     assert not is_complete(tmp_path, job)
+
+
+def test_text_that_fills_no_sequence_is_refused_before_training() -> None:
+    long = {"sequence_length": 6000, "batch_tokens": 6000}
+    with pytest.raises(StudyError, match=r"unit 0 of partition 'a' must have .* got 1000 tokens"):
+        jobs_of(study(train=long), partition("a", 1000, 1))
+    with pytest.raises(StudyError, match=r"the seed's text must have .* got 5000 tokens"):
+        seed_job(study(train=long), corpus(), Workspace(Path("w")))
