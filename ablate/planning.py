@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablate.corpus import Corpus, read_corpus, survey
+from ablate.corpus import Corpus, Survey, read_corpus, survey
 from ablate.engine import check_search, choose_algorithm
 from ablate.imports import check_imports
 from ablate.models.build import count_parameters
@@ -13,7 +13,7 @@ from ablate.resources import Cluster
 from ablate.search.objective import objective_weights
 from ablate.standing import space_of
 from ablate.study import Study
-from ablate.train.recipe import check_batch, flops, seed_recipe, unit_recipe
+from ablate.train.recipe import check_batch, check_tokens, flops, seed_recipe, unit_recipe
 
 # Sustained rates of one worker, for orders of magnitude only: a CPU thread, and a data-centre GPU
 # at 40 % of 989 bf16 TFLOP/s.
@@ -77,7 +77,8 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     check_search(study)
     check_imports(study)
     corpus = read_corpus(study.open_workspace())
-    parts = _prepared(corpus) if corpus else _surveyed(study)
+    look = None if corpus else survey(study)
+    parts = _surveyed(study, look) if look else _prepared(corpus) if corpus else ()
     units = {part.name: part.units for part in parts}
     recipes = {
         (part.name, index): unit_recipe(study, tokens)
@@ -100,10 +101,11 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     trials = study.search.trials if mixtures is None else min(mixtures, study.search.trials)
     algorithm, why = choose_algorithm(study.search.algorithm, mixtures, study.search.trials)
     parameters = count_parameters(study)
-    seed = seed_recipe(study, corpus.seed.tokens if corpus and corpus.seed else _seed_guess(study))
+    seed = seed_recipe(study, look.seed_tokens if look else _seed_tokens(corpus))
     seed_tokens = seed.tokens if study.seed.sources else 0
     for recipe in [*trained.values(), *([seed] if seed_tokens else [])]:
         check_batch(recipe, where.train)
+        check_tokens("a base unit", study.corpus.unit_tokens, recipe)
     unit_tokens = sum(recipe.tokens for recipe in trained.values())
     domains = len(heldout) + len(study.evaluate.domains)
     evaluated = domains * study.evaluate.tokens_per_domain
@@ -156,10 +158,10 @@ def _prepared(corpus: Corpus) -> tuple[PartitionPlan, ...]:
     )
 
 
-def _surveyed(study: Study) -> tuple[PartitionPlan, ...]:
+def _surveyed(study: Study, look: Survey) -> tuple[PartitionPlan, ...]:
     size = study.corpus.unit_tokens
     found = []
-    for name, estimate in sorted(survey(study).partitions.items()):
+    for name, estimate in sorted(look.partitions.items()):
         whole = estimate.tokens // size
         short = whole == 0 and study.corpus.short_units != "error"
         sizes = (size,) * whole or ((min(size, estimate.tokens),) if short else ())
@@ -176,8 +178,8 @@ def _surveyed(study: Study) -> tuple[PartitionPlan, ...]:
     return tuple(found)
 
 
-def _seed_guess(study: Study) -> int:
-    return study.seed.tokens or study.corpus.unit_tokens
+def _seed_tokens(corpus: Corpus | None) -> int:
+    return corpus.seed.tokens if corpus and corpus.seed else 0
 
 
 def _device(cluster: Cluster) -> tuple[str, float, int]:
