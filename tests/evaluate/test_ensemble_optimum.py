@@ -191,6 +191,29 @@ def test_limited_members_keep_their_bounds() -> None:
     assert feasible(found, constraints) and np.count_nonzero(found.weights) <= 3
 
 
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_hopeless_members_and_tight_bounds_are_no_trap(seed: int) -> None:
+    # Units that are certain or all but exclude a token: slopes are infinite at the simplex's edge.
+    rng = np.random.default_rng(seed)
+    units, limit = 9, 3
+    nats = {name: rng.choice([0.0, 3, 60, 1000], (150, units)) for name in "ab"}
+    model = build_ensemble(nats, [f"u{i}" for i in range(units)])
+    upper = np.minimum(1, rng.uniform(0.3, 0.8, units) * rng.choice([0.2, 1], units) + 0.15)
+    objective = np.array([0.7, 0.3])
+    wide = Constraints(lower=np.zeros(units), upper=upper)
+    whole = optimum(model, objective, wide)
+    assert feasible(whole, wide) and whole.gap <= 1e-6 and whole.passes <= 50
+    limited = Constraints(lower=np.zeros(units), upper=upper, at_most=limit)
+    if np.sort(upper)[-limit:].sum() < 1:
+        with pytest.raises(ValueError, match="at most 3 positive"):
+            optimum(model, objective, limited)
+        return
+    found = optimum(model, objective, limited)
+    assert feasible(found, limited) and np.count_nonzero(found.weights) <= limit
+    assert found.loss - found.gap <= whole.loss <= found.loss + 1e-6
+
+
 @pytest.mark.parametrize(
     ("lower", "upper", "limit", "rule"),
     [

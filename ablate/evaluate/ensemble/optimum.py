@@ -56,21 +56,18 @@ def solve_bounded(
     objective: np.ndarray,
     constraints: Constraints,
     tolerance: float,
-    start: np.ndarray | None = None,
 ) -> Optimum:
     """Return the optimum within the bounds of `constraints`; its `at_most` is not looked at.
 
     Stops when the gap is at most `tolerance` nats, or when rounding allows no further descent
-    (the gap says so). Starts at `start`, a feasible mixture, or amid the bounds. Raises
-    ValueError where no mixture meets the bounds.
+    (the gap says so). Starts amid the bounds. Raises ValueError where no mixture meets them.
     """
     objective = checked_objective(ensemble, objective)
     lower, upper = checked_bounds(ensemble, constraints)
     kept = upper > 0
     inner = ensemble if kept.all() else restricted(ensemble, kept)
     bounds = lower[kept], upper[kept]
-    first = middle(*bounds) if start is None else settled(start[kept], *bounds)
-    found = _descend(inner, objective, bounds, first, tolerance)
+    found = _descend(inner, objective, bounds, middle(*bounds), tolerance)
     weights = np.zeros(kept.size)
     weights[kept] = found.weights
     return replace(found, weights=weights)
@@ -156,7 +153,12 @@ def _at(
 def _descends(here: _Place, there: _Place, promised: float) -> bool:
     """Return whether a step gains enough; near the optimum, where the gain drowns in rounding
     because it is of second order, whether it halves the gap, which is of first order.
+
+    Never where a weight of zero takes all but nothing of a token's probability: the slope is
+    infinite there, so that the optimum lies elsewhere.
     """
+    if not (np.isfinite(there.local.gradient).all() and np.isfinite(there.local.hessian).all()):
+        return False
     change = there.local.value - here.local.value
     if change < 0 and change <= ENOUGH * promised:
         return True

@@ -145,10 +145,10 @@ def blank_padding(ensemble: Ensemble, first: int, places: np.ndarray, value: flo
     `places` [ROWS, columns, ...] are those of `ratios` from column `first` on.
     """
     stop = first + places.shape[1]
-    for domain, count in enumerate(ensemble.tokens.tolist()):
-        columns = ensemble.columns_of(domain)
+    for domain in range(*np.searchsorted(ensemble.starts, [first + 1, stop]) - [1, 0]):
+        columns, count = ensemble.columns_of(domain), int(ensemble.tokens[domain])
         width = columns.stop - columns.start
-        if columns.start >= stop or columns.stop <= first or count == ROWS * width:
+        if count == ROWS * width:
             continue
         row, column = divmod(count, width)
         end = columns.stop - first

@@ -1,8 +1,8 @@
 """The best mixture of at most k members: no convex problem, hence a heuristic with a certificate.
 
-Solve without the limit; drop members one at a time, the cheapest by the quadratic model first,
-solving again after each; then swap members while that helps. The limit-free optimum bounds from
-below what any choice could reach, so the distance to the unknown best choice is known.
+Solve without the limit; drop members one at a time, solving again for those whose weight is
+missed least; then swap members while that helps. The limit-free optimum bounds from below what
+any choice could reach, so the distance to the unknown best choice is known.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ablate.evaluate.ensemble.derivatives import Local, local
 from ablate.evaluate.ensemble.optimum import (
     SUM_SLACK,
     Constraints,
     Optimum,
     checked_bounds,
-    middle,
     solve_bounded,
 )
-from ablate.evaluate.ensemble.quadratic import minimise_quadratic
+from ablate.evaluate.ensemble.quadratic import settled
+from ablate.evaluate.ensemble.scoring import losses
 from ablate.evaluate.ensemble.values import Ensemble
 
-TRIED = 4  # changes solved exactly among those that the quadratic model ranks
-NEWCOMERS = 12  # members from outside that a swap considers, steepest first
+TRIED = 4  # changes of members that are solved for, of those scored
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,73 +93,73 @@ def _can_shrink(problem: _Problem, members: np.ndarray) -> bool:
 
 def _shrunk(problem: _Problem, found: Optimum) -> Optimum:
     """Return the optimum over at_most members, reached by dropping them one at a time."""
-    members = found.weights > 0
-    if not _can_shrink(problem, members):
-        members = problem.upper > 0
-        found = _solved(problem, members, found)
-    while np.count_nonzero(members) > problem.at_most:
-        here = local(problem.ensemble, found.weights, problem.objective)
-        options = []
-        for index in np.flatnonzero(members & (problem.lower == 0)):
-            left = members.copy()
-            left[index] = False
-            if _can_shrink(problem, left):
-                options.append(left)
-        tried = _promising(problem, found, here, options)
-        found = min((_solved(problem, left, found) for left in tried), key=lambda one: one.loss)
-        members = found.weights > 0
+    members = problem.upper > 0
+    while np.count_nonzero(found.weights) > problem.at_most:
+        # Who has no weight is no member, unless the bounds need it once others are dropped.
+        held = found.weights > 0
+        members = held if _can_shrink(problem, held) else members
+        droppable = np.flatnonzero(members & (problem.lower == 0))
+        options = [members & (np.arange(members.size) != index) for index in droppable]
+        members, found = _best_of(problem, found, options)
     return found
 
 
 def _swapped(problem: _Problem, found: Optimum) -> Optimum:
-    """Return `found` after every swap of a member for an outsider, or addition, that helped."""
+    """Return `found` after every exchange or addition of one member that helped."""
     while True:
-        here = local(problem.ensemble, found.weights, problem.objective)
-        tried = _promising(problem, found, here, _swaps(problem, found, here))
-        solved = [_solved(problem, members, found) for members in tried]
-        best = min(solved, key=lambda one: one.loss, default=found)
+        members = found.weights > 0
+        outside = np.flatnonzero(~members & (problem.upper > 0))
+        leaving = np.flatnonzero(members & (problem.lower == 0))
+        options = []
+        for new in outside:
+            for old in leaving:
+                option = members.copy()
+                option[new], option[old] = True, False
+                options.append(option)
+        if np.count_nonzero(members) < problem.at_most:
+            options += [members | (np.arange(members.size) == new) for new in outside]
+        _, best = _best_of(problem, found, options)
         if best.loss >= found.loss - problem.tolerance:
             return found
         found = best
 
 
-def _swaps(problem: _Problem, found: Optimum, here: Local) -> list[np.ndarray]:
-    """Return the memberships, bool [n] each, that exchange or add one member and can hold 1."""
-    members = found.weights > 0
-    outside = np.flatnonzero(~members & (problem.upper > 0))
-    newcomers = outside[np.argsort(here.gradient[outside], kind="stable")][:NEWCOMERS]
-    options = []
-    for new in newcomers:
-        for old in np.flatnonzero(members & (problem.lower == 0)):
-            option = members.copy()
-            option[[new, old]] = True, False
-            options.append(option)
-        if np.count_nonzero(members) < problem.at_most:
-            option = members.copy()
-            option[new] = True
-            options.append(option)
-    return [option for option in options if _can_shrink(problem, option)]
+def _best_of(
+    problem: _Problem, found: Optimum, options: list[np.ndarray]
+) -> tuple[np.ndarray, Optimum]:
+    """Return the most promising option, bool [n] members, that solves best, and its optimum.
+
+    An option promises what its mixture next to `found` scores; the TRIED first are solved.
+    `found` and its members where no option meets the bounds.
+    """
+    options = [option for option in options if _can_shrink(problem, option)]
+    if not options:
+        return found.weights > 0, found
+    near = np.array([_moved(problem, found.weights, option) for option in options])
+    scored = losses(problem.ensemble, near) @ problem.objective
+    tried = [options[place] for place in np.argsort(scored, kind="stable")[:TRIED]]
+    solved = [_solved(problem, members) for members in tried]
+    best = min(range(len(solved)), key=lambda place: solved[place].loss)
+    passes = found.passes + len(options) + sum(one.passes for one in solved)
+    return tried[best], replace(solved[best], passes=passes)
 
 
-def _promising(
-    problem: _Problem, found: Optimum, here: Local, options: list[np.ndarray]
-) -> list[np.ndarray]:
-    """Return the TRIED memberships with the smallest objective by the quadratic model."""
-    predicted = []
-    for members in options:
-        upper = np.where(members, problem.upper, 0)
-        start = middle(problem.lower, upper)
-        slope = here.gradient + here.hessian @ (start - found.weights)
-        end = minimise_quadratic(here.hessian, slope, start, (problem.lower, upper))
-        move = end - found.weights
-        predicted.append(float(here.gradient @ move + move @ here.hessian @ move / 2))
-    order = np.argsort(np.array(predicted), kind="stable")[:TRIED]
-    return [options[index] for index in order]
-
-
-def _solved(problem: _Problem, members: np.ndarray, before: Optimum) -> Optimum:
-    """Return the optimum over `members`; its passes include those made `before`."""
+def _solved(problem: _Problem, members: np.ndarray) -> Optimum:
     upper = np.where(members, problem.upper, 0)
     bounds = Constraints(lower=problem.lower, upper=upper)
-    found = solve_bounded(problem.ensemble, problem.objective, bounds, problem.tolerance)
-    return replace(found, passes=found.passes + before.passes)
+    return solve_bounded(problem.ensemble, problem.objective, bounds, problem.tolerance)
+
+
+def _moved(problem: _Problem, weights: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return a mixture of `members` within the bounds, close to `weights`.
+
+    What leaves goes to the newcomer, or else to all in proportion, as far as there is room.
+    """
+    upper = np.where(members, problem.upper, 0)
+    point = np.minimum(weights, upper)
+    new = members & (weights == 0)
+    for takers in (new.astype(float), point, upper - point):
+        missing = 1 - point.sum()
+        if missing > 0 and takers.any():
+            point = np.minimum(point + missing * takers / takers.sum(), upper)
+    return settled(point, problem.lower, upper)
