@@ -11,6 +11,10 @@ import yaml
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.mixture import Mixture, member_mixture
+from ablate.settings import parse_yaml
+
+MOST = 1e15
+"""Shares, tokens and counts are below it; sums of more could overflow."""
 
 _SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -89,12 +93,12 @@ def read_weights(path: Path) -> Mixture:
     """
     try:
         content = path.read_text(encoding="utf-8")
-        tree: Any = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
+        tree: Any = _parsed(content, path.suffix)
     except OSError as error:
         raise StudyError(
             f"a file of weights must be readable, got {path}: {error.strerror}; check the path"
         ) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise StudyError(
             f"a file of weights must be {path.suffix.lstrip('.').upper()}, got {path}: {error}; "
             'write {"partition": share, ...}'
@@ -106,7 +110,27 @@ def read_weights(path: Path) -> Mixture:
             f"a file of weights must map partitions to numbers, got {path} with something else; "
             'write {"partition": share, ...}'
         )
+    large = [name for name, value in tree.items() if abs(value) > MOST]
+    if large:
+        raise StudyError(
+            f"weights must be at most {MOST:g}, got more for partition '{large[0]}' in {path}; give "
+            "each partition a share such as 0.25"
+        )
     return Mixture.of({str(name): float(value) for name, value in tree.items()})
+
+
+def _parsed(content: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(content, object_pairs_hook=_once)
+    return parse_yaml(content)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"'{twice[0]}' given twice")
+    return dict(pairs)
 
 
 def _is_number(value: Any) -> bool:

@@ -63,6 +63,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str) -> Any:
+    """Return the value of YAML text without tags, aliases or a key given twice.
+
+    Raises yaml.YAMLError, ValueError or RecursionError.
+    """
+    return yaml.load(text, Loader=_UniqueKeyLoader)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping of a YAML file; raise StudyError with file and line when it is none."""
     if not path.is_file():
@@ -70,7 +78,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise StudyError(f"{path} must be a YAML file of at most 4 MiB; is it a data file?")
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        value = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} must be YAML: {error}; mend that line") from error
     if not isinstance(value, dict):
@@ -85,7 +93,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         if not separator or not key:
             raise StudyError(f"overrides must read key=value, got '{token}'; e.g. train.rng_seed=1")
         try:
-            value = yaml.load(text, Loader=_UniqueKeyLoader)
+            value = parse_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise StudyError(f"override {key} must be YAML, got '{text}': {error}") from error
         _set(tree, key.split("."), value, token)

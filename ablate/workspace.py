@@ -47,7 +47,7 @@ def slug(name: str) -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}"
     try:
         with temporary.open("wb") as stream:
@@ -57,6 +57,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as in /proc: it looks like a folder and holds none
+        raise StudyError(
+            f"a folder must be made for what is written, got none at {folder.parent}; name another "
+            "place"
+        ) from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -102,9 +112,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder under `parent` that is removed at the end unless it was renamed away."""
-    parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
-    folder.mkdir()
+    _make_folder(folder)
     try:
         yield folder
     finally:

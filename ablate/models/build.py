@@ -90,6 +90,11 @@ def build_config(
                 f"model.overrides must be keys of the preset's config, got '{key}'; "
                 f"{did_you_mean(key, values)}"
             )
+        value = settings.overrides[key]
+        if isinstance(value, int | float) and value < 0:
+            raise StudyError(
+                f"model.overrides must not be negative, got {key} = {value}; correct it"
+            )
     values.update(settings.overrides)
     values.update(bos_token_id=None, eos_token_id=eos_token_id, pad_token_id=None)
     # Derived from the width and the heads unless they are asked for themselves.

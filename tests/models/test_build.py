@@ -81,6 +81,7 @@ def test_unknown_overrides_are_named() -> None:
     [
         ({"hidden_size": 0}, "overrides must make"),
         ({"num_attention_heads": 3}, "overrides must make"),
+        ({"num_hidden_layers": -1}, "must not be negative, got num_hidden_layers = -1"),
         ({"hidden_size": "wide"}, "overrides must make"),
         ({"max_position_embeddings": 64}, "at least the sequence length 128, got 64"),
     ],

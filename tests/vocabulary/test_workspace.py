@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ablate.errors import WorkspaceError
-from ablate.workspace import read_json, write_json
+from ablate.errors import StudyError, WorkspaceError
+from ablate.workspace import read_json, temporary_folder, write_atomic, write_json
 
 VALUE = {"steps": 3, "rate": 1e-4, "names": ("é", "b"), "none": None}
 
@@ -46,3 +46,11 @@ def test_an_altered_state_file_is_refused_in_one_line(tmp_path: Path, how: str) 
     with pytest.raises(WorkspaceError, match=r"state\.json") as raised:
         read_json(file)
     assert "\n" not in str(raised.value) and "delete it" in str(raised.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place that takes no folder")
+def test_a_place_that_takes_no_folder_is_one_line() -> None:
+    with pytest.raises(StudyError, match="name another place"):
+        write_atomic(Path("/proc/none/file"), b"x")
+    with pytest.raises(StudyError, match="name another place"), temporary_folder(Path("/proc/x")):
+        pass
