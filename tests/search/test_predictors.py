@@ -63,7 +63,7 @@ def test_recovers_a_function_of_its_class(
 def test_nine_in_ten_losses_lie_within_1645_standard_errors(name: str, rows: int) -> None:
     truth = {"linear": line, "mixing-law": law}.get(name, bowl)
     inside = []
-    for seed in range(6):
+    for seed in range(2 if name == "trees" else 6):
         rng = np.random.default_rng(seed)
         weights, asked = proportions(rows, 10 + seed), proportions(200, 50 + seed)
         noise = 0.15 * truth(asked).std()
@@ -114,7 +114,7 @@ def test_more_rows_are_never_catastrophically_worse(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_a_predictor_beats_the_mean_with_fewer_rows_than_coefficients(name: str) -> None:
     ratios = []
-    for seed in range(4):
+    for seed in range(2 if name == "trees" else 4):
         weights, asked = proportions(24, seed, 12), proportions(300, 30 + seed, 12)
         slopes = np.random.default_rng(90 + seed).normal(size=12)
         mean, _ = PREDICTORS[name](weights, weights @ slopes, 0).predict(asked)
@@ -206,7 +206,8 @@ def test_the_choice_follows_the_truth_and_shows_its_figures(
     assert name in expected
     assert [row.name for row in table] == list(AUTOMATIC)
     assert [row.name for row in table if row.chosen] == [name]
-    assert min(table, key=lambda row: row.error).name == name
+    assert next(row.name for row in table if row.behind <= 1.0) == name
+    assert min(row.behind for row in table) == 0.0
     np.testing.assert_array_equal(
         predictor.predict(weights), PREDICTORS[name](weights, losses, 0).predict(weights)
     )
@@ -218,5 +219,5 @@ def test_a_choice_among_folded_predictors_and_with_one_row() -> None:
     name, _, table = choose(weights, law(weights), 0, names=["linear", "mixing-law"])
     assert name == "mixing-law" and table[1].how == "5 folds"
     name, predictor, table = choose(weights[:1], law(weights[:1]), 0)
-    assert name == "linear" and np.isnan(table[0].error)
+    assert name == "linear" and np.isnan([table[0].error, table[0].rank, table[0].behind]).all()
     assert predictor.predict(weights[:1])[0] == pytest.approx(law(weights[:1]))

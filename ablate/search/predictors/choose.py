@@ -27,6 +27,9 @@ PREDICTORS: dict[str, Fit] = {
 AUTOMATIC = ("linear", "pairwise", "gaussian")
 """What `choose` compares unless told otherwise: those that a search can refit after every trial."""
 
+TOLERATED = 1.0
+"""Standard errors behind the smallest error within which the simpler predictor is chosen."""
+
 FOLDS = 5
 WITHIN = 1.645
 """Standard errors that hold nine in ten of honest normal errors."""
@@ -37,14 +40,16 @@ class Candidate:
     """How well one predictor foretold left-out rows.
 
     `error` is the root mean square error (unit of the losses), `rank` the Spearman correlation,
-    `coverage` the share of losses within 1.645 stderr of the prediction (0.9 when honest), `how`
-    the way rows were left out. All are nan with one row.
+    `coverage` the share of losses within 1.645 stderr of the prediction (0.9 when honest), `behind`
+    how much larger its squared errors are than the best candidate's, in standard errors of that
+    paired difference, `how` the way rows were left out. All are nan with one row.
     """
 
     name: str
     error: float
     rank: float
     coverage: float
+    behind: float
     how: str
     chosen: bool = False
 
@@ -59,20 +64,21 @@ def choose(
 ) -> tuple[str, Predictor, list[Candidate]]:
     """Return the chosen name, its predictor fitted to all rows, and every candidate's figures.
 
-    The smallest left-out error wins; of equals, the one named first. Errors are closed-form
-    leave-one-out for Gaussian processes, and from seeded folds otherwise. `names` defaults to
-    `AUTOMATIC`. Raises KeyError for an unknown name and ValueError as `Fit` says.
+    The first named wins whose squared left-out errors are at most one standard error behind the
+    smallest (the rule of Breiman et al., CART, 1984): name the simplest first. Errors are
+    closed-form leave-one-out for Gaussian processes, and from seeded folds otherwise. `names`
+    defaults to `AUTOMATIC`. Raises KeyError for an unknown name and ValueError as `Fit` says.
     """
     checked_rows(weights, losses, covariates)
     rows = _Rows(np.asarray(weights, float), np.asarray(losses, float), covariates)
-    tried = [(name, *_tried(name, rows, rng_seed)) for name in names or AUTOMATIC]
-    errors = [candidate.error for _, _, candidate in tried]
-    best = 0 if np.isnan(errors).all() else int(np.nanargmin(errors))
+    tried = [_tried(name, rows, rng_seed) for name in names or AUTOMATIC]
+    behind = _behind(np.stack([one.misses for one in tried]))
+    best = int(np.argmax(behind <= TOLERATED)) if len(rows.losses) > 1 else 0
     table = [
-        Candidate(**{**vars(candidate), "chosen": number == best})
-        for number, (_, _, candidate) in enumerate(tried)
+        _candidate(one, rows.losses, float(behind[number]), number == best)
+        for number, one in enumerate(tried)
     ]
-    return tried[best][0], tried[best][1], table
+    return tried[best].name, tried[best].predictor, table
 
 
 @dataclass(frozen=True)
@@ -92,24 +98,49 @@ class _Rows:
         return predictor.predict(self.weights[asked], extra)
 
 
-def _tried(name: str, rows: _Rows, rng_seed: int) -> tuple[Predictor, Candidate]:
+@dataclass(frozen=True)
+class _Tried:
+    name: str
+    predictor: Predictor
+    misses: Array
+    stderr: Array
+    how: str
+
+
+def _tried(name: str, rows: _Rows, rng_seed: int) -> _Tried:
     predictor = rows.fitted(name, rng_seed, np.ones(len(rows.losses), dtype=bool))
     if len(rows.losses) == 1:
-        nothing = Candidate(
-            name=name, error=np.nan, rank=np.nan, coverage=np.nan, how="one row: nothing to compare"
-        )
-        return predictor, nothing
+        nothing = np.full(1, np.nan)
+        return _Tried(name, predictor, nothing, nothing, "one row: nothing to compare")
     if isinstance(predictor, Process):
         (mean, stderr), how = predictor.left_out(), "leave-one-out, closed form"
     else:
         (mean, stderr), how = _folded(name, rows, rng_seed), f"{FOLDS} folds"
-    misses = mean - rows.losses
-    return predictor, Candidate(
-        name=name,
-        error=float(np.sqrt(np.mean(misses**2))),
-        rank=_spearman(mean, rows.losses),
-        coverage=float(np.mean(np.abs(misses) <= WITHIN * stderr)),
-        how=how,
+    return _Tried(name, predictor, mean - rows.losses, stderr, how)
+
+
+def _behind(misses: Array) -> Array:
+    """Return by candidate [p] how far its squared misses [p, n] lie behind the best's."""
+    squares = misses**2
+    best = int(np.argmin(squares.mean(axis=1)))
+    apart = squares - squares[best]
+    count = apart.shape[1]
+    error = apart.std(axis=1, ddof=min(1, count - 1)) / np.sqrt(count)
+    total: Array = apart.mean(axis=1) / np.where(error > 0, error, 1.0)
+    return total
+
+
+def _candidate(one: _Tried, losses: Array, behind: float, chosen: bool) -> Candidate:
+    nothing = bool(np.isnan(one.misses).any())
+    inside = float(np.mean(np.abs(one.misses) <= WITHIN * one.stderr))
+    return Candidate(
+        name=one.name,
+        error=float(np.sqrt(np.mean(one.misses**2))),
+        rank=float("nan") if nothing else _spearman(one.misses + losses, losses),
+        coverage=float("nan") if nothing else inside,
+        behind=behind,
+        how=one.how,
+        chosen=chosen,
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
@@ -40,6 +41,8 @@ LOWER = np.array([-12.0, -14.0, -14.0, -1.5, -16.0])
 UPPER = np.array([8.0, 8.0, 8.0, 4.0, 1.0])
 RELEVANCE_BOUND = 6.0
 JITTER = 1e-8
+EVIDENCE_ROWS = 200
+"""Rows that decide the hyperparameters; all rows decide the prediction. The evidence costs n³."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,25 +210,8 @@ def _fitted(columns: Columns, raw: Array, losses: Array, start: Array, free: Arr
     rows = (_warped(raw, columns.shape[0], columns.knee) - columns.centre) / columns.scale
     centre, spread = centre_and_spread(losses)
     scaled = (losses - centre) / spread
-    lower = np.concatenate([LOWER, np.full(rows.shape[1], -RELEVANCE_BOUND)])
-    upper = np.concatenate([UPPER, np.full(rows.shape[1], RELEVANCE_BOUND)])
-
-    def objective(values: Array) -> tuple[float, Array]:
-        hyper = start.copy()
-        hyper[free] = values
-        value, gradient = evidence(hyper, rows, scaled)
-        return value, gradient[free]
-
-    found = minimize(
-        objective,
-        start[free],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=list(zip(lower[free], upper[free], strict=True)),
-        options={"maxiter": 50, "ftol": 1e-5},
-    )
-    hyper = start.copy()
-    hyper[free] = found.x
+    kept = _spread_over_losses(losses)
+    hyper, objective = _most_probable(rows[kept], scaled[kept], start, free)
     total = covariance(rows, rows, hyper)
     total[np.diag_indices_from(total)] += np.exp(hyper[NOISE]) + JITTER
     factor = cholesky(total, lower=True)
@@ -237,8 +223,41 @@ def _fitted(columns: Columns, raw: Array, losses: Array, start: Array, free: Arr
         dual=cho_solve((factor, True), scaled),
         centre=centre,
         spread=spread,
-        objective=float(found.fun),
+        objective=objective,
     )
+
+
+def _most_probable(rows: Array, losses: Array, start: Array, free: Array) -> tuple[Array, float]:
+    """Return the hyperparameters of the best evidence x prior, `free` ones moved, and its value."""
+    width = rows.shape[1]
+    lower = np.concatenate([LOWER, np.full(width, -RELEVANCE_BOUND)])[free]
+    upper = np.concatenate([UPPER, np.full(width, RELEVANCE_BOUND)])[free]
+
+    def objective(values: Array) -> tuple[float, Array]:
+        hyper = start.copy()
+        hyper[free] = values
+        value, gradient = evidence(hyper, rows, losses)
+        return value, gradient[free]
+
+    found = minimize(
+        objective,
+        start[free],
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(lower, upper, strict=True)),
+        options={"maxiter": 50, "ftol": 1e-5},
+    )
+    hyper = start.copy()
+    hyper[free] = found.x
+    return hyper, float(found.fun)
+
+
+def _spread_over_losses(losses: Array) -> npt.NDArray[np.int64]:
+    """Return at most `EVIDENCE_ROWS` row numbers, evenly over the ranks of the losses."""
+    count = min(len(losses), EVIDENCE_ROWS)
+    ranks = np.linspace(0, len(losses) - 1, count).round().astype(np.int64)
+    order: npt.NDArray[np.int64] = np.sort(np.argsort(losses, kind="stable")[ranks])
+    return order
 
 
 def _start(terms: tuple[int, ...], width: int) -> Array:

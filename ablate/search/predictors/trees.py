@@ -20,9 +20,9 @@ from ablate.search.predictors.predictor import (
     joined_columns,
 )
 
-BAGS = 10
-TREES = 200
-LEARNING_RATE = 0.06
+BAGS = 8
+TREES = 100
+LEARNING_RATE = 0.1
 DEPTH = 4
 LEAF_ROWS = 3
 COLUMN_SHARE = 0.5
