@@ -19,7 +19,7 @@ from ablate.search.racing import Race, asha_stop, groups_until, plan_race, repla
 
 PARTITIONS = 8
 SEARCHES = 300
-SEARCHES_BESIDE = 60
+SEARCHES_BESIDE = 100
 TIES = 1000
 ALPHA = 0.01
 WINNERS = 0.99

@@ -20,8 +20,8 @@ tested against a leader known beforehand. The j-th leader spends alpha / (j (j +
 the stages before the last; all leaders together spend alpha. Hence the winner of full
 evaluation is stopped with probability `alpha` at most, over the drawing of the order of groups, as
 far as t bounds hold. With `trials_at_once` mixtures compared with one leader at a time, as many
-improvements may stand against it, and alpha is divided by their number. An adaptive search is
-outside the argument: `bench/racing.py` measures one.
+improvements may stand against it, and alpha is divided by their number. A search whose
+proposals follow from the race itself is outside the argument.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Stage:
     """The groups seen when a stage ends, `seen` [n] among all groups of all domains in a row.
 
     Per group seen: `tokens`, `domain` and `factor`, which turns nats into nats per token of the
-    objective. Per domain: `starts` among the seen, `scale`, the square root of what its squared
+    objective; `whole` [G] does so when all groups are seen. Per domain: their tokens `totals`, `starts` among the seen, `scale`, the square root of what its squared
     residuals are multiplied by, and `freedom`. `share` is that of all tokens.
     """
 
@@ -72,6 +72,8 @@ class Stage:
     tokens: np.ndarray
     domain: np.ndarray
     factor: np.ndarray
+    whole: np.ndarray
+    totals: np.ndarray
     starts: np.ndarray
     scale: np.ndarray
     freedom: np.ndarray
@@ -170,15 +172,18 @@ def _stage(
     starts = _starts(counts)
     totals = np.add.reduceat(every[seen], starts)
     freedom = np.maximum(counts - 1.0, 1.0)
+    weight = np.array([weights[name] for name in names])
     return Stage(
         seen=seen,
         tokens=every[seen],
         domain=np.repeat(np.arange(len(names)), counts),
-        factor=np.repeat([weights[name] for name in names] / totals, counts),
+        factor=np.repeat(weight / totals, counts),
+        whole=np.repeat(weight / np.add.reduceat(every, _starts(sizes)), sizes),
+        totals=totals,
         starts=starts,
         scale=np.sqrt((1 - counts / sizes) * counts / freedom),
         freedom=freedom,
-        share=float(totals.sum() / every.sum()),
+        share=1.0 if (counts == sizes).all() else float(totals.sum() / every.sum()),
     )
 
 
@@ -233,23 +238,30 @@ def verdict(
     control variate in the regression estimator, which needs fewer groups (Cochran, chapter 7).
     Raises StudyError when a group of the stage was not scored.
     """
-    plan = race.stages[stage]
-    best = _joined(race, leader)
-    change = (_joined(race, own) - best)[plan.seen]
+    steady = None if controls is None else _joined(race, controls)
+    level = stage_alpha(race, stage, leaders)
+    return _judged(race.stages[stage], _joined(race, own), _joined(race, leader), level, steady)
+
+
+def _judged(
+    plan: Stage, own: np.ndarray, leader: np.ndarray, level: float, controls: np.ndarray | None
+) -> Verdict:
+    """Return the verdict from nats of all domains in a row: [G], [G] and controls [..., G]."""
+    change = own[plan.seen] - leader[plan.seen]
     if not np.isfinite(change).all():
         raise StudyError("every group of a stage must be scored, got NaN nats; score them first")
     ratio, residual = _ratios(plan, change)
     mean, error = float(ratio.sum()), np.zeros(0)
     if not plan.complete:
-        steady = None if controls is None else _joined(race, controls) - best
-        mean, error = _regressed(race, plan, mean, plan.scale[plan.domain] * residual, steady)
-    half = [_reach(plan, sign * error, stage_alpha(race, stage, leaders)) for sign in (1, -1)]
+        steady = None if controls is None else np.atleast_2d(controls - leader)
+        mean, error = _regressed(plan, mean, plan.scale[plan.domain] * residual, steady)
+    down, up = _reach(plan, error, level), _reach(plan, -error, level)
     return Verdict(
-        stop=mean - half[0] > 0 and not plan.complete,
+        stop=mean - down > 0 and not plan.complete,
         difference=mean,
-        lower=mean - half[0],
-        upper=mean + half[1],
-        objective=float(_totals(race, best).sum()) + mean,
+        lower=mean - down,
+        upper=mean + up,
+        objective=float(leader @ plan.whole) + mean,
         share=plan.share,
     )
 
@@ -259,24 +271,15 @@ def _joined(race: Race, nats: ByDomain) -> np.ndarray:
     return np.concatenate([np.asarray(nats[n], dtype=float) for n in race.tokens], axis=-1)
 
 
-def _totals(race: Race, nats: np.ndarray) -> np.ndarray:
-    """Return the weighted loss [..., D] of each domain over all groups from nats [..., G]."""
-    starts = _starts(np.array([tokens.size for tokens in race.tokens.values()]))
-    counted = np.array([tokens.sum() for tokens in race.tokens.values()])
-    weight = np.array(list(race.weights.values()))
-    return np.asarray(np.add.reduceat(nats, starts, axis=-1) * (weight / counted))
-
-
 def _ratios(plan: Stage, nats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weighted ratios [..., D] and their residuals [..., n] from nats seen [..., n]."""
     scaled = nats * plan.factor
     ratio = np.add.reduceat(scaled, plan.starts, axis=-1)
-    total = np.add.reduceat(plan.tokens, plan.starts)
-    return ratio, scaled - (ratio / total)[..., plan.domain] * plan.tokens
+    return ratio, scaled - (ratio / plan.totals)[..., plan.domain] * plan.tokens
 
 
 def _regressed(
-    race: Race, plan: Stage, mean: float, error: np.ndarray, steady: np.ndarray | None
+    plan: Stage, mean: float, error: np.ndarray, steady: np.ndarray | None
 ) -> tuple[float, np.ndarray]:
     """Return the estimate over all groups, and `error` [n] whose squares sum to its variance.
 
@@ -285,16 +288,16 @@ def _regressed(
     """
     if steady is None:
         return mean, error
-    steady = np.atleast_2d(steady)
     spare = plan.freedom[plan.scale > 0].sum()
     if spare <= 2 * len(steady):
         return mean, error
     scale = plan.scale[plan.domain]
     ratio, basis = _ratios(plan, steady[:, plan.seen])
-    gap = (_totals(race, steady) - ratio).sum(axis=1)
-    inverse = np.linalg.pinv((scale * basis).T)
+    gap = steady @ plan.whole - ratio.sum(axis=1)
+    basis = scale * basis
+    inverse = np.linalg.pinv(basis @ basis.T, hermitian=True) @ basis
     slope = inverse @ error
-    rest = (error - slope @ (scale * basis)) * (1 + scale * (gap @ inverse))
+    rest = (error - slope @ basis) * (1 + scale * (gap @ inverse))
     return mean + float(slope @ gap), rest * math.sqrt(spare / (spare - len(steady)))
 
 
@@ -337,34 +340,28 @@ def replay(
     count = len(next(iter(nats.values())))
     if not 1 <= finished <= count:
         raise StudyError(f"finished must be between 1 and {count} mixtures, got {finished}")
-    objective = _totals(race, _joined(race, nats)).sum(axis=1)
-    last = len(race.shares)
-    known = list(range(finished))
-    leader, leaders, stages, spent = int(np.argmin(objective[:finished])), 1, [last] * finished, 0.0
+    flat = _joined(race, nats)
+    # Not a matrix product: that need not give equal rows equal bits, and ties would be broken.
+    objective, last = (flat * race.stages[-1].whole).sum(axis=1), len(race.shares)
+    known, leader, leaders = list(range(finished)), int(np.argmin(objective[:finished])), 1
+    stages, spent = [last] * finished, float(finished)
     for row in range(finished, count):
-        own = {name: nats[name][row] for name in race.visits}
-        best = {name: nats[name][leader] for name in race.visits}
-        controls = _predictions(nats, race, known, row, mixture_weights)
-        for stage in range(last):
-            found = verdict(own, best, stage, race, leaders, controls)
+        controls = None
+        if mixture_weights is not None:
+            shares = prediction_shares(mixture_weights[known], mixture_weights[row])
+            controls = shares @ flat[known]
+        for stage, plan in enumerate(race.stages):
+            level = stage_alpha(race, stage, leaders)
+            found = _judged(plan, flat[row], flat[leader], level, controls)
             if found.stop:
                 break
         stages.append(stage + 1)
         spent += found.share
-        if found.share == 1:
+        if not found.stop:
             known.append(row)
             if objective[row] < objective[leader]:
                 leader, leaders = row, leaders + 1
-    return Replay(winner=leader, share=(spent + finished) / count, stages=np.array(stages))
-
-
-def _predictions(
-    nats: ByDomain, race: Race, known: list[int], row: int, mixture_weights: np.ndarray | None
-) -> dict[str, np.ndarray] | None:
-    if mixture_weights is None or len(known) < 2:
-        return None
-    share = prediction_shares(mixture_weights[known], mixture_weights[row])
-    return {name: share @ nats[name][known] for name in race.visits}
+    return Replay(winner=leader, share=spent / count, stages=np.array(stages))
 
 
 def prediction_shares(
