@@ -109,6 +109,16 @@ def test_the_gap_bounds_the_distance_to_the_optimum(seed: int) -> None:
     assert here.value - optimum(MODEL, OBJECTIVE, tolerance=1e-10).loss <= gap
 
 
+def test_an_infinite_slope_certifies_nothing() -> None:
+    model = build_ensemble({"a": np.array([[0.0, 1000], [3, 0]])}, ["x", "y"])
+    here = local(model, np.array([0.0, 1.0]), np.ones(1))
+    assert here.value == 500 and np.isneginf(here.gradient[0])
+    assert duality_gap(np.array([0.0, 1]), here.gradient, (np.zeros(2), np.ones(2))) == math.inf
+    found = optimum(model, np.ones(1), tolerance=1e-12)
+    share = found.weights[0]  # of f = -(log l + log(1 - l + l exp(-3))) / 2
+    assert share == pytest.approx(1 / (2 * (1 - math.exp(-3))), abs=1e-6)
+
+
 def test_the_same_question_has_the_same_answer() -> None:
     first, second = (optimum(ensemble(8), OBJECTIVE, bounds_of(1)) for _ in range(2))
     assert np.array_equal(first.weights, second.weights) and first.gap == second.gap

@@ -53,7 +53,7 @@ def local(
     Raises ValueError for weights or an objective that are none.
     """
     weights = checked_weights(ensemble, np.asarray(weights)[None])[0]
-    with one_thread():
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):  # slopes may be infinite
         return _local(ensemble, weights, checked_objective(ensemble, objective), hessian)
 
 
@@ -105,8 +105,7 @@ def _relative(
         logs = exact_logs(ensemble, rows, columns, np.tile(weights, (low.size, 1)))
         extra = float(logs.sum())
         mixed[low] = 1
-        with np.errstate(over="ignore"):
-            ratios[:, low] = np.exp(ensemble.log_ratios(rows, columns).T - logs)
+        ratios[:, low] = np.exp(ensemble.log_ratios(rows, columns).T - logs)
     products = np.multiply.reduce(mixed.reshape(ROWS // RUN, RUN, width), axis=1)
     ratios *= 1 / mixed
     return float(np.log(products).sum()) + extra, ratios

@@ -181,8 +181,10 @@ def duality_gap(
     """Return max <slope, point - v> over the mixtures v within the bounds, nats, at least 0.
 
     For a convex objective no such v is better than `point` by more. The linear problem is solved
-    by filling coordinates up in order of their slope.
+    by filling coordinates up in order of their slope. Infinite where a slope is.
     """
+    if not np.isfinite(slope).all():
+        return math.inf
     best = bounds[0].copy()
     left = 1 - math.fsum(best.tolist())
     for index in np.argsort(slope, kind="stable"):
