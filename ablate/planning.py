@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.corpus import Corpus, Survey, read_corpus, survey
 from ablate.engine import check_search, choose_algorithm
+from ablate.errors import StudyError
 from ablate.imports import check_imports
 from ablate.models.build import count_parameters
 from ablate.resources import Cluster
@@ -19,6 +20,8 @@ from ablate.train.recipe import check_batch, check_tokens, flops, seed_recipe, u
 # at 40 % of 989 bf16 TFLOP/s.
 CPU_THREAD_FLOPS = 2.5e10
 GPU_FLOPS = 4e14
+ERROR_OF_ESTIMATE = 4
+"""Tokens estimated from bytes are within this factor: 1.5 to 5 bytes a token in all languages."""
 TRAINING_BYTES_PER_PARAMETER = 16
 """Float32 weights, gradients and two Adam moments (ZeRO, arXiv 1910.02054, section 3.1)."""
 
@@ -163,19 +166,31 @@ def _surveyed(study: Study, look: Survey) -> tuple[PartitionPlan, ...]:
     found = []
     for name, estimate in sorted(look.partitions.items()):
         whole = estimate.tokens // size
-        short = whole == 0 and study.corpus.short_units != "error"
-        sizes = (size,) * whole or ((min(size, estimate.tokens),) if short else ())
+        repeat = study.corpus.short_units == "repeat"
+        sizes = (size,) * whole or (size if repeat else min(size, estimate.tokens),)
+        if study.corpus.short_units == "error":
+            _require_unit(name, estimate.tokens, size)
         found.append(
             PartitionPlan(
                 name=name,
                 documents=estimate.documents,
                 tokens=estimate.tokens,
-                units=max(len(sizes), 1),
-                unit_tokens=sizes or (size,),
-                unused_tokens=estimate.tokens - sum(sizes),
+                units=len(sizes),
+                unit_tokens=sizes,
+                unused_tokens=max(estimate.tokens - sum(sizes), 0),
             )
         )
     return tuple(found)
+
+
+def _require_unit(name: str, estimate: int, size: int) -> None:
+    """Refuse a partition that is far too small; a small shortage is within the estimate's error."""
+    if estimate * ERROR_OF_ESTIMATE < size:
+        raise StudyError(
+            f"partitions must have at least {size:,} training tokens, got about {estimate:,} for "
+            f"'{name}'; lower corpus.unit_tokens, add text, or set corpus.short_units to allow or "
+            "repeat"
+        )
 
 
 def _seed_tokens(corpus: Corpus | None) -> int:
