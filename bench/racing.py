@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ablate.search.racing import Race, asha_stop, groups_until, plan_race, replay, verdict
+from ablate.search.racing import Race, Verdict, asha_stop, groups_until, plan_race, replay, verdict
 
 PARTITIONS = 8
 SEARCHES = 300
@@ -137,7 +137,7 @@ def run() -> list[dict[str, Any]]:
     for name, world in WORLDS.items():
         if name:
             numbers += _searches(f"racing/random{name}", world, "random", controls=True)
-    return [*numbers, *_ties(), *_asha()]
+    return [*numbers, *_adaptive(), *_ties(), *_asha()]
 
 
 def _searches(name: str, world: World, order: str, controls: bool) -> list[dict[str, Any]]:
@@ -171,6 +171,58 @@ def _in_order(made: Landscape, order: str, seed: int) -> Landscape:
     rng = np.random.default_rng([seed, 1])
     rest = PARTITIONS + rng.permutation(len(made.weights) - PARTITIONS)
     return made.ordered(np.concatenate([np.arange(PARTITIONS), rest]))
+
+
+def _adaptive() -> list[dict[str, Any]]:
+    """Return the same of a search that follows what it is told: steepest descent over neighbours.
+
+    Outside the stated guarantee, since the race itself decides what is proposed next.
+    """
+    kept, shares = [], []
+    for seed in range(SEARCHES_BESIDE):
+        made = landscape(World(), seed)
+        race = plan_race(made.tokens, made.objective, alpha=ALPHA, seed=seed)
+        (winner, spent), (expected, full) = (_descend(made, race, raced) for raced in (True, False))
+        kept.append(winner == expected)
+        shares.append(spent / full)
+    share = float(np.mean(shares))
+    return [
+        _winners("racing/descent/same-winner", kept, None),
+        _number("racing/descent/tokens", share, "of full", None, True, _spread(shares)),
+    ]
+
+
+def _descend(made: Landscape, race: Race, raced: bool) -> tuple[int, float]:
+    """Return the best finished row and the mixtures' worth of tokens spent, units not counted."""
+    members = made.weights > 0
+    losses = made.losses
+    told = {row: float(losses[row]) for row in range(PARTITIONS)}
+    finished, leaders, spent = set(told), 1, 0.0
+    here = leader = min(told, key=told.__getitem__)
+    while True:
+        near = np.flatnonzero((members != members[here]).sum(axis=1) == 1)
+        for row in (int(one) for one in near if int(one) not in told):
+            found = _raced(made, race, row, leader, leaders) if raced else None
+            told[row] = found.objective if found else float(losses[row])
+            spent += found.share if found else 1.0
+            if not (found and found.stop):
+                finished.add(row)
+                if losses[row] < losses[leader]:
+                    leader, leaders = row, leaders + 1
+        best = min((int(one) for one in near), key=told.__getitem__)
+        if told[best] >= told[here]:
+            return min(finished, key=lambda row: float(losses[row])), spent
+        here = best
+
+
+def _raced(made: Landscape, race: Race, row: int, leader: int, leaders: int) -> Verdict:
+    """Return the last verdict on a row: where it was stopped, or the complete one."""
+    own, best = ({name: made.nats[name][one] for name in made.nats} for one in (row, leader))
+    for stage in range(len(race.shares) - 1):
+        found = verdict(own, best, stage, race, leaders)
+        if found.stop:
+            return found
+    return verdict(own, best, len(race.shares) - 1, race, leaders)
 
 
 def _ties() -> list[dict[str, Any]]:
