@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ablate.merge.checks import require_deltas, require_each, require_shares
-from ablate.merge.election import Ballot, cast, clear, elected
+from ablate.merge.election import cast, elected, open_ballot
 from ablate.merge.slices import Piece, cut, entry_bounds, run_pieces, scratch
 from ablate.models.layout import Layout
 
@@ -59,44 +60,49 @@ def dare(
     if elect:
         require_shares(weights)
     names = identities if identities is not None else [str(k) for k in range(len(members))]
-    kept = [place for place, weight in enumerate(weights) if weight]
-    masks = [
-        prepared[place]
-        if prepared is not None
-        else drop_masks(
-            members[place],
-            layout=layout,
-            identity=names[place],
-            rng_seed=rng_seed,
-            density=density,
-        )
-        for place in kept
-    ]
+
+    def mask_of(place: int) -> np.ndarray:
+        if prepared is not None:
+            return prepared[place]
+        return drop_masks(layout=layout, identity=names[place], rng_seed=rng_seed, density=density)
+
     terms = [
-        (members[place], float(weights[place]) / density, mask)
-        for place, mask in zip(kept, masks, strict=True)
+        _Term(
+            member=member,
+            share=float(weight) / density,
+            bits=mask_of(place) if density < 1 else None,
+        )
+        for place, (member, weight) in enumerate(zip(members, weights, strict=True))
+        if weight
     ]
 
     def work(run: Sequence[Piece]) -> None:
-        delta, mask, *buffers = scratch(out, run, 7)
+        keep, part, *buffers = scratch(out, run, 7)
         for piece in run:
             start = cut(seed, piece, out)
-            part, keep = delta[: piece.numel], mask[: piece.numel]
-            up, down, spare, *rest = [buffer[: piece.numel] for buffer in buffers]
-            ballot = Ballot(up=up, down=down, up_weight=rest[0], down_weight=rest[1], spare=spare)
-            clear(ballot)
-            for member, share, bits in terms:
-                torch.sub(cut(member, piece, out), start, out=part)
-                if density < 1:
-                    part.mul_(_unpack(bits, piece, keep))
+            delta, mask = part[: piece.numel], keep[: piece.numel]
+            ballot = open_ballot([buffer[: piece.numel] for buffer in buffers])
+            for term in terms:
+                torch.sub(cut(term.member, piece, out), start, out=delta)
+                if term.bits is not None:
+                    delta.mul_(_unpack(term.bits, piece, mask))
                 if elect:
-                    cast(ballot, part, share, count=False)
+                    cast(ballot, delta, term.share, count=False)
                 else:
-                    up.add_(part, alpha=share)
-            total = elected(ballot, mean=False) if elect else up
+                    ballot.up.add_(delta, alpha=term.share)
+            total = elected(ballot, mean=False) if elect else ballot.up
             out[piece.start : piece.stop] = total.mul_(scale).add_(start)
 
     run_pieces(out, entry_bounds(layout), work, threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Term:
+    """One member, its weight over the density, and the bits of its mask (None: all is kept)."""
+
+    member: torch.Tensor
+    share: float
+    bits: np.ndarray | None
 
 
 def drop_masks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ablate.merge.checks import require_each, require_fit, require_shares, require_vector
@@ -106,4 +107,5 @@ def _average(out: torch.Tensor, terms: Sequence[_Term], run: Sequence[Piece]) ->
 
 def mean_information(member: torch.Tensor | None = None, *, statistics: torch.Tensor) -> float:
     """Return the mean of a Fisher diagonal, in its units; the member itself is not looked at."""
-    return float(statistics.sum(dtype=torch.float64)) / statistics.numel()
+    # NumPy's pairwise sum: one thread, so the bits are the same for any number of threads.
+    return float(np.add.reduce(statistics.cpu().numpy())) / statistics.numel()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from ablate.errors import StudyError
 from ablate.merge.checks import require_deltas, require_each, require_shares
 from ablate.merge.linear import linear
-from ablate.merge.slices import entry_bounds
+from ablate.merge.slices import entry_bounds, one_thread_each
 from ablate.merge.statistics.gram_matrices import Grams
 from ablate.models.layout import Entry, Layout
 
@@ -59,8 +58,8 @@ def regmean(
     every member (embeddings, norms, biases, tied weights) are the weighted average.
 
     It is computed as theta_0 + (sum_k w_k H_k)^-1 sum_k w_k H_k (W_k - theta_0), which is the same
-    and loses no digits: products in float32, Gram sums and their Cholesky factors in float64, one
-    factor per group of layers that share an input. `prepared` holds `gram_products` of each member
+    and keeps the digits of what members share: products and solves in float32, sums of Gram
+    matrices and their Cholesky factors in float64, one per group of layers that share an input. `prepared` holds `gram_products` of each member
     (one more vector per member, in exchange for 2 n d_in flops per parameter of each merge).
 
     Weights must be >= 0; one member of weight > 0 is copied bit for bit; equal Gram matrices give
@@ -104,9 +103,8 @@ def regmean(
                 part = slice(entry.offset, entry.offset + entry.numel)
                 first = entry.name in terms[0].grams.input_first
                 total = _sum_products(entry, terms, seed, damping, out.device)
-                right = total.double() if first else total.double().T
-                solved = torch.cholesky_solve(right, factor)
-                delta = (solved if first else solved.T).float().reshape(-1)
+                solved = torch.cholesky_solve(total if first else total.T, factor)
+                delta = (solved if first else solved.T).reshape(-1)
                 out[part] = delta.add_(seed[part].to(out.device))
 
     _each(work, groups, threads)
@@ -198,7 +196,11 @@ def _sum_products(
 def _factor(
     name: str, terms: Sequence[_Term], damping: _Damping, device: torch.device
 ) -> torch.Tensor:
-    """Return the lower Cholesky factor of sum_k w_k H_k, float64 [d_in, d_in]."""
+    """Return the lower Cholesky factor of sum_k w_k H_k, float32 [d_in, d_in].
+
+    It is found in float64, where rounding makes no positive sum indefinite; solving with it in
+    float32 loses no more than the float32 products on the other side have lost.
+    """
     side = terms[0].grams.matrices[name].shape[0]
     total = torch.zeros((side, side), dtype=torch.float64, device=device)
     for term in terms:
@@ -213,27 +215,16 @@ def _factor(
             f"singular one at alpha {damping.alpha:g} and ridge {damping.ridge:g}; lower alpha, "
             "raise ridge, or gather statistics on more tokens"
         )
-    return factor
+    return factor.float()
 
 
 def _each(
     work: Callable[[Sequence[Entry]], None], groups: Sequence[Sequence[Entry]], threads: int
 ) -> None:
-    with _one_thread_each():
+    with one_thread_each():
         if threads == 1:
             for group in groups:
                 work(group)
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(work, groups))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep matrix products on one thread: how a library splits them may change their bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

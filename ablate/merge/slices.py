@@ -7,17 +7,17 @@ the bits of a merge depend neither on the size of pieces nor on threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from ablate.models.layout import Layout
 
-# Elements of a piece: half a dozen buffers of this size stay in a core's L2 cache. Below the
-# number (32768) from which torch splits one operation over threads of its own.
-PIECE = 1 << 14
+# Elements of a piece: its buffers stay in the cache, and calls do not outweigh their work.
+PIECE = 1 << 17
 DEVICE_PIECE = 1 << 24
 
 
@@ -70,11 +70,26 @@ def run_pieces(
         with torch.inference_mode():  # a thread's own switch
             work(run)
 
-    if len(runs) == 1:
-        one(runs[0])
-    elif runs:
-        with ThreadPoolExecutor(len(runs)) as pool:
-            list(pool.map(one, runs))
+    with one_thread_each():
+        if len(runs) == 1:
+            one(runs[0])
+        elif runs:
+            with ThreadPoolExecutor(len(runs)) as pool:
+                list(pool.map(one, runs))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Keep every torch operation on the thread that calls it; the callers are the parallel ones.
+
+    How an operation is split over threads may change the last bit of its results.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def scratch(out: torch.Tensor, pieces: Sequence[Piece], count: int) -> list[torch.Tensor]:

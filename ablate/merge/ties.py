@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ablate.merge.checks import require_deltas, require_each, require_shares
-from ablate.merge.election import Ballot, cast, clear, elected
+from ablate.merge.election import cast, elected, open_ballot
 from ablate.merge.slices import Piece, cut, entry_bounds, run_pieces, scratch
 from ablate.models.layout import Layout
 
@@ -68,7 +68,7 @@ def ties(
     def work(run: Sequence[Piece]) -> None:
         delta, *buffers = scratch(out, run, 6)
         for piece in run:
-            ballot = _ballot([buffer[: piece.numel] for buffer in buffers])
+            ballot = open_ballot([buffer[: piece.numel] for buffer in buffers])
             start = cut(seed, piece, out)
             part = delta[: piece.numel]
             for member, weight, below in voters:
@@ -79,13 +79,6 @@ def ties(
             out[piece.start : piece.stop] = tau.mul_(scale).add_(start)
 
     run_pieces(out, entry_bounds(layout), work, threads)
-
-
-def _ballot(buffers: Sequence[torch.Tensor]) -> Ballot:
-    up, down, up_weight, down_weight, spare = buffers
-    ballot = Ballot(up=up, down=down, up_weight=up_weight, down_weight=down_weight, spare=spare)
-    clear(ballot)
-    return ballot
 
 
 def trim_thresholds(
@@ -108,5 +101,5 @@ def trim_thresholds(
 
 def _below(thresholds: torch.Tensor) -> list[float]:
     """Return the largest numbers below the thresholds: hardshrink keeps what is above them."""
-    bound = torch.nextafter(thresholds, torch.zeros_like(thresholds))
-    return [float(value) for value in bound]
+    bound: list[float] = torch.nextafter(thresholds, torch.zeros_like(thresholds)).tolist()
+    return bound
