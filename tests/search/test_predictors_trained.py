@@ -46,7 +46,7 @@ def test_an_eighth_of_the_rows_is_close() -> None:
     assert max(rank(name, 64, "1B") for name in ("pairwise", "mixing-law")) >= 0.94
 
 
-def test_left_out_small_models_lie_within_their_standard_errors() -> None:
+def test_small_models_not_fitted_lie_within_their_standard_errors() -> None:
     weights, losses = table("train", "1m")
     asked, seen = table("test", "1m")
     mean, stderr = PREDICTORS["gaussian"](weights[:150], losses[:150], 0).predict(asked)

@@ -15,7 +15,7 @@ posterior, eqs 5.10-5.12 left-out predictions).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,10 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A fitted process. `objective` is −log evidence − log prior (nats): smaller explains better."""
+    """A fitted process. `objective` is −log evidence − log prior (nats): smaller explains better.
+
+    `widening` multiplies standard errors for what fitting the relevances hides.
+    """
 
     columns: Columns
     hyper: Array
@@ -76,6 +79,7 @@ class Process:
     centre: float
     spread: float
     objective: float
+    widening: float = 1.0
 
     def predict(self, weights: Array, covariates: Array | None = None) -> tuple[Array, Array]:
         """Return posterior mean [m] and predictive standard deviation [m] of losses."""
@@ -89,7 +93,7 @@ class Process:
             known = np.einsum("nm,nm->m", reduced, reduced)
         noise = np.exp(self.hyper[NOISE])
         variance = np.maximum(variances(z, self.hyper) - known, 0.0) + noise
-        return self.centre + self.spread * mean, self.spread * np.sqrt(variance)
+        return self.centre + self.spread * mean, self.widening * self.spread * np.sqrt(variance)
 
     def left_out(self) -> tuple[Array, Array]:
         """Return each row's loss [n] predicted from the other rows, and its stderr [n].
@@ -98,7 +102,7 @@ class Process:
         """
         variance = 1.0 / np.diag(_inverse(self.factor))
         mean = self.factor @ (self.factor.T @ self.dual) - self.dual * variance
-        return self.centre + self.spread * mean, self.spread * np.sqrt(variance)
+        return self.centre + self.spread * mean, self.widening * self.spread * np.sqrt(variance)
 
 
 def fit_process(
@@ -130,6 +134,10 @@ def fit_process(
         if relevances:
             free[FIRST_RELEVANCE:] = True
             best = _fitted(best.columns, raw, losses, best.hyper, free)
+            # As in a regression's n − d: one parameter a column is fitted to the same rows.
+            count = len(losses)
+            left = max(count - raw.shape[1], count / 4)
+            best = replace(best, widening=float(np.sqrt(count / left)))
     return best
 
 
