@@ -7,16 +7,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ablate.cluster.pool import SEED, store_pool
+import numpy as np
+
+from ablate.cluster.pool import store_pool
 from ablate.cluster.session import TaskMap, kept_session, session
+from ablate.cluster.statistics import with_statistics
 from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
 from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
+from ablate.errors import StudyError
 from ablate.evaluate.scorer import ScorerSettings
-from ablate.here import answer_here, domains_of
+from ablate.here import answer_here, domains_of, score_ensemble, search_ensemble
 from ablate.imports import check_imports, import_seed, imported_units
-from ablate.merge import resolve_method
+from ablate.merge import Statistics, check_options, merge_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
 from ablate.models.layout import Layout, layout_of
@@ -27,16 +31,19 @@ from ablate.progress import bar, note
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Task
 from ablate.search.candidates import (
+    ENSEMBLE,
+    Candidate,
     base_candidates,
     mixture_candidate,
 )
+from ablate.search.choice import choose_algorithm
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Question, Questions
 from ablate.search.table import Trial, write_table
 from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
-from ablate.study import Study, load_study, to_yaml
+from ablate.study import MergeSettings, Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import unit_recipe
 from ablate.train.stages import is_complete, seed_job, unit_jobs
@@ -198,71 +205,90 @@ def _search(
     check_search(study)
     standing = standing_of(study, workspace, pool)
     journal = Journal(workspace.journal)
-    count = standing.space.count()
-    name, why = choose_algorithm(study.search.algorithm, count, study.search.trials)
+    search = study.search
+    name, why = choose_algorithm(study, standing.space.count())
     note(f"search: {name}, {why}")
-    task = Task(space=standing.space, rng_seed=study.search.rng_seed, trials=study.search.trials)
-    algorithm = resolve(name, ALGORITHMS, "search.algorithm")(task)
     base = base_candidates(standing.pool)
+    merged = search.merge.method != ENSEMBLE
     questions = Questions(
         pool=standing.pool,
         frame=standing.frame,
-        merge=study.search.merge,
+        merge=search.merge,
         journal=journal,
         base=base,
-        conversation=Conversation(algorithm, study.search.trials),
+        begin=(lambda: _conversation(standing, name)) if merged else None,
+        kept=standing.kept().keys(),
     )
-    units = standing.pool.units_of().items()
-    # A partition of one unit is a mixture and a base model at once: one score.
-    alone = sum(n == 1 and Mixture.uniform([name]) in standing.space for name, n in units)
-    trials = study.search.trials if count is None else min(count, study.search.trials)
-    total = len(base) + trials - alone
+    total = len(base) + (_proposals(standing) if merged else 0)
     _answer(standing, questions, cluster, total, set(standing.pool.by_member))
+    if not merged:
+        search_ensemble(standing, journal, _conversation(standing, name))
     board = standing.leaderboard(journal)
     write_table(workspace.table, board.trials, board.domains)
     return board
 
 
-def choose_algorithm(name: str, mixtures: int | None, trials: int) -> tuple[str, str]:
-    """Return the algorithm and one phrase that says why; `auto` takes all that can be had.
+def _conversation(standing: Standing, name: str) -> Conversation:
+    """Return the talk with the search's algorithm; the pool's units are scored by now."""
+    search, proxy = standing.study.search, standing.ensemble()
+    weights = standing.frame.weights
 
-    `mixtures` is the size of the space, None for a continuum.
-    """
-    if name != "auto":
-        some = "a continuum of" if mixtures is None else f"{mixtures:,}"
-        most = trials if mixtures is None else min(trials, mixtures)
-        return name, f"up to {most:,} of {some} mixtures"
-    if mixtures is None:
-        return "tpe", f"{trials:,} trials in a continuum of mixtures"
-    if mixtures <= trials:
-        return "exhaustive", f"all {mixtures:,} mixtures fit into {trials:,} trials"
-    return "tpe", f"{mixtures:,} mixtures do not fit into {trials:,} trials"
+    def ensemble(vectors: np.ndarray) -> np.ndarray:
+        assert proxy is not None
+        return proxy.objective(standing.space.names, vectors, weights)
+
+    task = Task(
+        space=standing.space,
+        rng_seed=search.rng_seed,
+        trials=search.trials,
+        goals=max(1, len(search.objectives)),
+        ensemble=None if proxy is None else ensemble,
+        ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],
+    )
+    return Conversation(resolve(name, ALGORITHMS, "search.algorithm")(task), search.trials)
+
+
+def _proposals(standing: Standing) -> int:
+    """Return how many mixtures a search scores at most, beside the units."""
+    count, trials = standing.space.count(), standing.study.search.trials
+    units = standing.pool.units_of().items()
+    # A partition of one unit is a mixture and a base model at once: one score.
+    alone = sum(n == 1 and Mixture.uniform([name]) in standing.space for name, n in units)
+    return (trials if count is None else min(count, trials)) - alone
 
 
 def _score(
     study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
 ) -> Trial:
+    check_search(study)
     standing = standing_of(study, workspace, pool)
     mixture.require_known(standing.pool.units_of())
-    resolve_method(study.search.merge.method)
-    candidate = mixture_candidate(standing.pool, mixture, study.search.merge)
+    merge = study.search.merge
+    candidate = mixture_candidate(standing.pool, mixture, merge)
     journal = Journal(workspace.journal)
+    if candidate.method == ENSEMBLE:
+        return score_ensemble(standing, journal, mixture)
     missing = journal.missing(candidate.key, standing.frame.domains)
     question = Question(candidate=candidate, domains=tuple(missing))
-    questions = Questions(
-        pool=standing.pool,
-        frame=standing.frame,
-        merge=study.search.merge,
-        journal=journal,
-        base=[candidate],
-    )
-    if missing and cluster.address is None and not cluster.trial.gpus:
+    if missing and _fits_here(candidate, cluster):
         scored = answer_here(standing, question, _scorer_settings(standing, cluster))
         journal.append(candidate, scored)
-    else:
-        members = {member for member, _ in candidate.coefficients}
-        _answer(standing, questions, cluster, 1, members)
+    elif missing:
+        questions = Questions(
+            pool=standing.pool,
+            frame=standing.frame,
+            merge=merge,
+            journal=journal,
+            base=[candidate],
+        )
+        _answer(standing, questions, cluster, 1, {member for member, _ in candidate.coefficients})
     return standing.trial(journal, candidate)
+
+
+def _fits_here(candidate: Candidate, cluster: Cluster) -> bool:
+    """Return whether one question is best answered in this process: no cluster, no statistics."""
+    here = cluster.address is None and not cluster.trial.gpus
+    return here and merge_method(candidate.method).statistics is None
 
 
 def _answer(
@@ -274,14 +300,23 @@ def _answer(
     root, settings = standing.workspace.root, _scorer_settings(standing, cluster)
     with session(cluster):
         layout = _layout(standing.study, Path(settings.seed_folder))
+        store = store_pool(standing.pool, layout, root, wanted)
+        kind = _statistics_kind(standing.study)
+        if kind is not None:
+            store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
         run_trials(
             questions,
             cluster=cluster,
             settings=settings,
             domains=domains_of(standing.corpus, root),
-            members=store_pool(standing.pool, layout, root, {*wanted, SEED}),
+            store=store,
             total=total,
         )
+
+
+def _statistics_kind(study: Study) -> Statistics | None:
+    method = study.search.merge.method
+    return None if method == ENSEMBLE else merge_method(method).statistics
 
 
 def _scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
@@ -303,6 +338,34 @@ def _layout(study: Study, folder: Path) -> Layout:
 
 def check_search(study: Study) -> None:
     """Refuse a search that could not start, before anything is trained."""
-    if study.search.algorithm != "auto":
-        resolve(study.search.algorithm, ALGORITHMS, "search.algorithm")
-    resolve_method(study.search.merge.method)
+    search = study.search
+    name = search.algorithm
+    if name != "auto":
+        resolve(name, ALGORITHMS, "search.algorithm")
+    if name == "nsga2" and len(search.objectives) < 2:
+        raise StudyError(
+            f"search.objectives must name two goals or more for nsga2, got {len(search.objectives)}; "
+            "add goals, or use another algorithm"
+        )
+    check_merge(search.merge)
+    if getattr(ALGORITHMS.get(name), "wants_gradient", False) and search.merge.method != "linear":
+        raise StudyError(
+            f"search.algorithm {name} must stand with search.merge.method: linear, got "
+            f"'{search.merge.method}'; use surrogate there"
+        )
+
+
+def check_merge(merge: MergeSettings) -> None:
+    """Refuse an unknown merge method, options that it lacks, and a scale that is not for it."""
+    if merge.method != "linear" and merge.scale is not None:
+        raise StudyError(
+            f"search.merge.scale must stand with method: linear, got '{merge.method}'; set "
+            "search.merge.options.scale"
+        )
+    if merge.method == ENSEMBLE:
+        if merge.options:
+            raise StudyError(
+                f"search.merge.options must be empty for the ensemble, got {sorted(merge.options)}"
+            )
+        return
+    check_options(merge.method, merge.options)

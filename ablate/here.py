@@ -12,10 +12,18 @@ import torch
 from ablate.corpus import Corpus, read_corpus, read_domain
 from ablate.errors import RunError
 from ablate.evaluate.blocks import Domain
-from ablate.evaluate.scorer import Scorer, ScorerSettings
+from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings
+from ablate.evaluate.statistics import DomainScore
+from ablate.merge import merge_method
+from ablate.mixture import Mixture
 from ablate.models.checkpoint import load_flat
-from ablate.search.journal import Scored
+from ablate.progress import bar
+from ablate.search.candidates import unit_candidate
+from ablate.search.conversation import Conversation
+from ablate.search.ensemble import EnsembleProxy
+from ablate.search.journal import Journal, Scored
 from ablate.search.questions import Question
+from ablate.search.table import Trial
 from ablate.standing import Standing
 from ablate.workspace import Workspace
 
@@ -27,17 +35,28 @@ def answer_here(standing: Standing, question: Question, settings: ScorerSettings
     a folder does not hold the model that the pool names.
     """
     candidate, pool, root = question.candidate, standing.pool, standing.workspace.root
-    models = [pool.by_member[member] for member, _ in candidate.coefficients]
-    places = [(root / unit.folder, unit.digest) for unit in models]
-    weights = [share for _, share in candidate.coefficients]
-    if candidate.seed_coefficient:
-        places.insert(0, (root / pool.seed.folder, pool.seed.digest))
-        weights.insert(0, candidate.seed_coefficient)
+    method = merge_method(candidate.method)
+    units = [pool.by_member[member] for member, _ in candidate.coefficients]
     with _threads(settings.threads):
         scorer = _scorer(settings, standing.corpus.fingerprint, root)
-        members = [load_flat(Path(f), scorer.layout, digest=digest) for f, digest in places]
+        seed = None
+        if candidate.seed_coefficient or method.needs_seed:
+            seed = load_flat(root / pool.seed.folder, scorer.layout, digest=pool.seed.digest)
+        members = [load_flat(root / u.folder, scorer.layout, digest=u.digest) for u in units]
+        weights = [share for _, share in candidate.coefficients]
+        identities = [unit.fingerprint for unit in units]
+        if candidate.seed_coefficient and seed is not None:
+            members, weights = [seed, *members], [candidate.seed_coefficient, *weights]
+        merge = Merge(
+            method=candidate.method,
+            members=members,
+            weights=weights,
+            identities=identities,
+            seed=seed,
+            options=dict(candidate.options),
+        )
         try:
-            result = scorer.score(candidate.method, members, weights, question.domains)
+            result = scorer.score(merge, question.domains)
         except RunError as error:
             return Scored(key=candidate.key, error=str(error))
     marks = standing.frame.domains
@@ -47,6 +66,57 @@ def answer_here(standing: Standing, question: Question, settings: ScorerSettings
         merge_seconds=result.merge_seconds,
         evaluate_seconds=result.evaluate_seconds,
     )
+
+
+def search_ensemble(standing: Standing, journal: Journal, conversation: Conversation) -> None:
+    """Score an algorithm's mixtures by the ensemble of token probabilities, in this process.
+
+    Raises RunError when the units' token likelihoods are not there.
+    """
+    proxy = _proxy(standing)
+    done = 0
+    with bar("ensemble", conversation.trials) as advance:
+        while isinstance(mixture := conversation.next(), Mixture):
+            row = _ensemble_row(standing, journal, proxy, mixture)
+            goals = standing.frame.value(Scored(key="", scores=_marked(standing, row)))
+            conversation.result(mixture, goals)
+            done += 1
+            advance(done)
+        advance(conversation.trials)
+
+
+def score_ensemble(standing: Standing, journal: Journal, mixture: Mixture) -> Trial:
+    """Return the row of one mixture's ensemble, kept in the journal.
+
+    Raises RunError when the units' token likelihoods are not there.
+    """
+    return _ensemble_row(standing, journal, _proxy(standing), mixture)
+
+
+def _ensemble_row(
+    standing: Standing, journal: Journal, proxy: EnsembleProxy, mixture: Mixture
+) -> Trial:
+    row = standing.ensemble_trial(journal, proxy, mixture)
+    if row is None:  # one unit: scored already
+        unit = next(m for m in standing.pool.by_member if m[0] == mixture.partitions[0])
+        return standing.trial(journal, unit_candidate(standing.pool, unit))
+    if journal.missing(row.candidate.key, standing.frame.domains):
+        journal.append(row.candidate, Scored(key=row.candidate.key, scores=_marked(standing, row)))
+    return row
+
+
+def _marked(standing: Standing, row: Trial) -> dict[str, DomainScore]:
+    return {standing.frame.domains[name]: score for name, score in row.scores.items()}
+
+
+def _proxy(standing: Standing) -> EnsembleProxy:
+    proxy = standing.ensemble()
+    if proxy is None:
+        raise RunError(
+            "an ensemble must have every unit's token likelihoods, got some missing; run "
+            "`ablate search`, which makes them"
+        )
+    return proxy
 
 
 def domains_of(corpus: Corpus, root: Path) -> list[Domain]:

@@ -104,6 +104,12 @@ def check_imports(study: Study) -> None:
     Of checkpoints only configs and headers are read; whether they fit the seed is known, and
     checked, before anything is trained.
     """
+    bare = sorted(name for name, folders in study.units.items() if not folders)
+    if bare:
+        raise StudyError(
+            f"units.{bare[0]} must name at least one checkpoint folder, got none; name one, or "
+            "leave the partition out"
+        )
     folders = [folder for folders in study.units.values() for folder in folders]
     if study.model.preset is not None:
         longest = max(study.train.sequence_length, study.evaluation_length)

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablate.corpus import Corpus, Survey, read_corpus, survey
-from ablate.engine import check_search, choose_algorithm
+from ablate.engine import check_search
 from ablate.errors import StudyError
 from ablate.imports import check_imports
 from ablate.models.build import count_parameters
 from ablate.resources import Cluster
+from ablate.search.choice import choose_algorithm
 from ablate.search.objective import objective_weights
 from ablate.standing import space_of
 from ablate.study import Study
@@ -102,7 +103,7 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     )
     mixtures = space.count()
     trials = study.search.trials if mixtures is None else min(mixtures, study.search.trials)
-    algorithm, why = choose_algorithm(study.search.algorithm, mixtures, study.search.trials)
+    algorithm, why = choose_algorithm(study, mixtures)
     parameters = count_parameters(study)
     seed = seed_recipe(study, look.seed_tokens if look else _seed_tokens(corpus))
     seed_tokens = seed.tokens if study.seed.sources else 0

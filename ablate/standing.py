@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from ablate.corpus import Corpus, read_corpus
 from ablate.errors import WorkspaceError
+from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool, read_pool
 from ablate.search.candidates import (
+    ENSEMBLE,
     Candidate,
     base_candidates,
     merge_label,
+    mixture_candidate,
     recall,
     unit_candidate,
 )
-from ablate.search.journal import Journal
+from ablate.search.ensemble import (
+    EnsembleProxy,
+    EvaluatedDomain,
+    ensemble_proxy,
+    kept_likelihoods,
+)
+from ablate.search.journal import Journal, Scored
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.objective import objective_weights
 from ablate.search.questions import Frame
 from ablate.search.spaces import Partitions, Space, make_space
 from ablate.search.table import Trial, build_trial
-from ablate.study import Study
+from ablate.study import MergeSettings, Study
 from ablate.workspace import Workspace, fingerprint
 
 
@@ -35,22 +48,61 @@ class Standing:
     frame: Frame
     space: Space
 
+    @cached_property
+    def domains(self) -> dict[str, EvaluatedDomain]:
+        """Return the evaluated domains by name."""
+        length = self.study.evaluation_length
+        return {
+            name: EvaluatedDomain(mark=self.frame.domains[name], tokens=info.tokens, length=length)
+            for name, info in sorted(self.corpus.domains.items())
+        }
+
+    def kept(self) -> dict[tuple[str, str], np.ndarray]:
+        """Return the token likelihoods at hand, by (unit, domain) fingerprint."""
+        return kept_likelihoods(self.workspace.root, self.pool, self.domains)
+
+    def ensemble(self) -> EnsembleProxy | None:
+        """Return the ensemble of the pool's units, None before all of them are scored."""
+        return ensemble_proxy(self.pool, self.domains, self.kept())
+
+    def ensemble_trial(
+        self, journal: Journal, proxy: EnsembleProxy, mixture: Mixture
+    ) -> Trial | None:
+        """Return the row of a mixture's ensemble; None for a single unit, whose row is its own."""
+        candidate = mixture_candidate(self.pool, mixture, MergeSettings(method=ENSEMBLE))
+        if candidate.kind == "unit":
+            return None
+        unit = unit_candidate(self.pool, next(iter(self.pool.by_member)))
+        known = journal.get(unit.key).scores
+        text_bytes = {name: known[mark].bytes for name, mark in self.frame.domains.items()}
+        scores = proxy.scores(mixture, text_bytes)
+        marks = self.frame.domains
+        scored = Scored(key=candidate.key, scores={marks[n]: s for n, s in scores.items()})
+        return self._row(journal, candidate, scored)
+
     def trial(self, journal: Journal, candidate: Candidate) -> Trial:
         """Return the row of one candidate."""
+        return self._row(journal, candidate, journal.get(candidate.key))
+
+    def _row(self, journal: Journal, candidate: Candidate, scored: Scored) -> Trial:
         units: dict[tuple[str, int], dict[str, float]] = {}
         for member in self.pool.by_member:
             scores = journal.get(unit_candidate(self.pool, member).key).scores
             marks = self.frame.domains.items()
             units[member] = {name: scores[m].loss for name, m in marks if m in scores}
-        scored = journal.get(candidate.key)
         return build_trial(candidate, scored, self.frame.domains, self.frame.weights, units)
 
     def leaderboard(self, journal: Journal) -> Leaderboard:
-        """Return every model of this pool that is scored on every domain, or failed."""
+        """Return every model of this pool that is scored on every domain, or failed.
+
+        Where the units' token likelihoods are kept, every scored mixture has a row of its
+        ensemble too.
+        """
         candidates = base_candidates(self.pool)
         recalled = (recall(self.pool, record) for record in journal.records.values())
         candidates += [candidate for candidate in recalled if candidate is not None]
         rows = [self.trial(journal, candidate) for candidate in candidates]
+        rows += self._ensembles(journal, candidates)
         complete = len(self.frame.domains)
         return Leaderboard(
             trials=tuple(
@@ -64,6 +116,15 @@ class Standing:
             merge=merge_label(self.study.search.merge),
             units=self.pool.units_of(),
         )
+
+    def _ensembles(self, journal: Journal, candidates: Sequence[Candidate]) -> list[Trial]:
+        there = {candidate.key for candidate in candidates}
+        mixtures = {c.mixture.key(): c.mixture for c in candidates if c.mixture}
+        proxy = self.ensemble()
+        if proxy is None:
+            return []
+        rows = [self.ensemble_trial(journal, proxy, mixture) for mixture in mixtures.values()]
+        return [row for row in rows if row is not None and row.candidate.key not in there]
 
 
 def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = None) -> Standing:
@@ -108,7 +169,12 @@ def frame_of(study: Study, corpus: Corpus) -> Frame:
         for name, info in domains
     }
     kinds = {name: info.kind for name, info in domains}
-    return Frame(domains=marks, weights=objective_weights(study.search.objective, kinds))
+    search = study.search
+    return Frame(
+        domains=marks,
+        weights=objective_weights(search.objective, kinds),
+        goals={name: objective_weights(goal, kinds) for name, goal in search.objectives.items()},
+    )
 
 
 def space_of(

@@ -217,9 +217,6 @@ class SpaceSettings(Settings):
     available: dict[str, Int] = Field(
         {}, description="simplex: tokens of text that a partition really has; default: the corpus."
     )
-    groups: dict[str, Names] = Field(
-        {}, description="Groups of partitions: searched first, then inside the chosen ones."
-    )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -229,22 +226,27 @@ class SpaceSettings(Settings):
                     f"search.space.bounds must hold 0 <= least <= most <= 1 for '{name}', got "
                     f"[{least}, {most}]"
                 )
-        members = [name for names in self.groups.values() for name in names]
-        twice = sorted({name for name in members if members.count(name) > 1})
-        if twice:
-            raise ValueError(f"search.space.groups must name a partition once, got {twice} twice")
         return self
 
 
 class MergeSettings(Settings):
     """How unit models become one."""
 
-    method: str = Field("linear", description="A merge method, or package.module:function.")
+    method: str = Field(
+        "linear",
+        description="linear, task_arithmetic, ties, dare, fisher, regmean, ensemble (no merge: "
+        "token probabilities are averaged), or package.module:function.",
+    )
     weighting: Literal["micro", "macro"] = Field(
         "micro", description="Units count the same (micro), or partitions do (macro)."
     )
     scale: Float | None = Field(
-        None, gt=0, description="s in seed + s * sum of deltas; null = the average (1/members)."
+        None,
+        gt=0,
+        description="linear: s in seed + s * sum of deltas; null = the average (1/members).",
+    )
+    options: dict[str, bool | Float] = Field(
+        {}, description="Options of the method, e.g. {density: 0.2} of ties; see `ablate.merge`."
     )
 
 
@@ -281,11 +283,16 @@ class SearchSettings(Settings):
     merge: MergeSettings = Field(MergeSettings(), description="How unit models become one.")
     algorithm: str = Field(
         "auto",
-        description="auto, exhaustive, random, greedy-forward, greedy-backward, tpe, or package.module:function.",
+        description="auto, exhaustive, random, sobol, greedy-forward, greedy-backward (each also "
+        "-swaps), tpe, cma-es, gaussian-process, nsga2, surrogate, gradient, ensemble-first, or "
+        "package.module:function.",
     )
     trials: Int = Field(500, ge=1, description="Most mixtures that are scored.")
     objective: ObjectiveSettings = Field(
         ObjectiveSettings(mean="all"), description="The number to make small."
+    )
+    objectives: dict[str, ObjectiveSettings] = Field(
+        {}, description="Several goals by name, for nsga2 and the Pareto set; `objective` ranks."
     )
     rng_seed: Int = Field(0, ge=0, lt=2**32, description="Seed of the algorithm.")
 

@@ -101,7 +101,7 @@ def make_pool(root: Path, *, hidden: int, partitions: int) -> tuple[ModelPool, A
             UnitModel(
                 partition=f"p{index:02d}",
                 index=0,
-                fingerprint=name,
+                fingerprint=f"{index:012x}",
                 folder=f"models/{name}",
                 digest=save(name, seed + 0.01 * torch.randn_like(seed) * (seed != 0)),
                 tokens=1000,
@@ -142,10 +142,10 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
 
     questions = Questions(
         pool=pool,
-        frame=Frame(domains={"random": "mark"}, weights={"random": 1.0}),
+        frame=Frame(domains={"random": "0"}, weights={"random": 1.0}),
         merge=MergeSettings(),
         journal=Clocked(journal),
-        conversation=Conversation(
+        begin=lambda: Conversation(
             ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials
         ),
     )
@@ -158,14 +158,14 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
         threads=1,
         gpus=0,
     )
-    members = store_pool(pool, layout, root, set(pool.by_member))
+    store = store_pool(pool, layout, root, set(pool.by_member))
     started = time.perf_counter()
     run_trials(
         questions,
         cluster=Cluster(cpus=EVALUATORS),
         settings=settings,
         domains=[domain],
-        members=members,
+        store=store,
         total=trials,
     )
     wall = time.perf_counter() - started
@@ -185,7 +185,7 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
 
 def _pool_memory(root: Path, pool: ModelPool, layout: Any) -> dict[str, Any]:
     """Return the proportional set size that two processes add by reading every member whole."""
-    members = list(store_pool(pool, layout, root, set(pool.by_member)).values())
+    members = list(store_pool(pool, layout, root, set(pool.by_member)).references.values())
     actor = ray.remote(num_cpus=1)(_Reader)
     readers = [actor.remote() for _ in range(EVALUATORS)]
     before = sum(ray.get([reader.memory.remote() for reader in readers]))

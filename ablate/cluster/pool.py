@@ -5,6 +5,8 @@ Members are made by Ray tasks, so a copy that is lost with a node is read again 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,44 @@ from ablate.models.layout import Layout
 from ablate.models.pool import ModelPool
 from ablate.progress import bar
 
-SEED = ("", -1)
 Member = tuple[str, int]
+SEED: Member = ("", -1)
 
 
-def store_pool(
-    pool: ModelPool, layout: Layout, root: Path, wanted: set[Member]
-) -> dict[Member, Any]:
-    """Return object references of flat float32 vectors, by member; the seed is `SEED`.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Store:
+    """Object references of a pool's flat float32 vectors [numel], by member; `root` its workspace.
+
+    `names` are the units' fingerprints; `statistics` references of what a merge method asks of
+    each member.
+    """
+
+    root: str
+    references: Mapping[Member, Any]
+    names: Mapping[Member, str]
+    statistics: Mapping[Member, Any] = field(default_factory=dict)
+
+    def vector(self, member: Member) -> np.ndarray:
+        """Return one unit's vector, mapped from the store without a copy."""
+        found: np.ndarray = ray.get(self.references[member])
+        return found
+
+    def seed(self) -> np.ndarray:
+        """Return the seed's vector."""
+        return self.vector(SEED)
+
+    def units(self) -> dict[str, np.ndarray]:
+        """Return every stored unit's vector by its fingerprint."""
+        members = [member for member in self.references if member != SEED]
+        return {self.names[member]: self.vector(member) for member in members}
+
+    def statistics_of(self, members: Sequence[Member]) -> list[Any]:
+        """Return what the merge method asks of each of `members`."""
+        return list(ray.get([self.statistics[member] for member in members]))
+
+
+def store_pool(pool: ModelPool, layout: Layout, root: Path, wanted: set[Member]) -> Store:
+    """Return references to the seed's and the wanted units' vectors in the object store.
 
     Raises CheckpointError when a folder does not hold the model that the pool names.
     """
@@ -38,31 +70,37 @@ def store_pool(
     references = {
         member: load.remote(str(root / folder), shared, digest)
         for member, (folder, digest) in models.items()
-        if member in wanted
+        if member in wanted or member == SEED
     }
-    waiting = list(references.values())
-    with bar("pool", len(waiting)) as advance:
+    wait_for(list(references.values()), "pool")
+    names = {member: unit.fingerprint for member, unit in pool.by_member.items()}
+    return Store(root=str(root), references=references, names=names)
+
+
+def wait_for(references: list[Any], label: str) -> None:
+    """Wait until every task of `references` has ended; raise the first one's error as it is."""
+    waiting = list(references)
+    with bar(label, len(waiting)) as advance:
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1, timeout=0.5, fetch_local=False)
             advance(len(references) - len(waiting), "")
             _raise_failure(ready)
-    return references
 
 
 def _load(folder: str, layout: Layout, digest: str) -> np.ndarray:
     return load_flat(Path(folder), layout, digest=digest)
 
 
-def _size(array: np.ndarray) -> int:
-    return int(array.nbytes)
+def _is_there(value: Any) -> bool:
+    return value is not None
 
 
 def _raise_failure(ready: list[Any]) -> None:
-    """Raise what a load task raised, without fetching its array to the driver."""
+    """Raise what a task raised, without fetching its result to the driver."""
     if not ready:
         return
     try:
-        ray.get(ray.remote(num_cpus=0)(_size).remote(ready[0]))
+        ray.get(ray.remote(num_cpus=0)(_is_there).remote(ready[0]))
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:

@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from ablate.cluster.pool import SEED
+from ablate.cluster.pool import Store
 from ablate.cluster.session import scratch_folder
 from ablate.errors import AblateError, RunError
 from ablate.evaluate.blocks import Domain
-from ablate.evaluate.scorer import Scorer, ScorerSettings
+from ablate.evaluate.scorer import Merge, MergeScore, Scorer, ScorerSettings
 from ablate.evaluate.statistics import DomainScore
+from ablate.evaluate.token_nats import write_token_nats
 from ablate.progress import bar
 from ablate.resources import Cluster
 from ablate.search.conversation import Pause
@@ -42,12 +44,12 @@ def run_trials(
     cluster: Cluster,
     settings: ScorerSettings,
     domains: list[Domain],
-    members: Mapping[tuple[str, int], Any],
+    store: Store,
     total: int,
 ) -> None:
     """Answer every question by Tune trials; the journal has each answer when its trial ends.
 
-    `members` are object references of flat vectors. `total` is what the progress bar counts to.
+    `store` holds object references of flat vectors. `total` is what the progress bar counts to.
     """
     # Tune stops an idle evaluator unless a trial is staged for it: keep one staged for each.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_evaluators(cluster))
@@ -55,10 +57,13 @@ def run_trials(
         searcher = _Asker(questions, advance, total)
         trainable = tune.with_parameters(
             _trial,
-            run=scratch.name,
-            settings=settings,
-            domains=domains,
-            members=dict(members),
+            desk=Desk(
+                run=scratch.name,
+                settings=settings,
+                domains=domains,
+                marks=dict(questions.domain_marks),
+                store=store,
+            ),
         )
         resources = {"cpu": cluster.trial.cpus, "gpu": cluster.trial.gpus}
         tuner = tune.Tuner(
@@ -110,42 +115,67 @@ def _fit(tuner: tune.Tuner) -> None:
             logger.setLevel(level)
 
 
-def _trial(
-    config: dict[str, Any],
-    run: str,
-    settings: ScorerSettings,
-    domains: list[Domain],
-    members: Mapping[tuple[str, int], Any],
-) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Desk:
+    """What every trial of a run has at hand; `marks` are fingerprint[domain]."""
+
+    run: str
+    settings: ScorerSettings
+    domains: list[Domain]
+    marks: dict[str, str]
+    store: Store
+
+
+def _trial(config: dict[str, Any], desk: Desk) -> None:
     """Score one candidate; what ablate raises on purpose is a result, not a dead process."""
     try:
-        answer = _score(config, run, settings, domains, members)
+        answer = _score(config, desk)
     except AblateError as error:
         answer = {"failure": str(error)}
     # As text: Tune flattens nested results, and copies every key of a flat one many times.
     tune.report({"answer": json.dumps(answer)})
 
 
-def _score(
-    config: dict[str, Any],
-    run: str,
-    settings: ScorerSettings,
-    domains: list[Domain],
-    members: Mapping[tuple[str, int], Any],
-) -> dict[str, Any]:
-    scorer = _scorers.get(run)
+def _score(config: dict[str, Any], desk: Desk) -> dict[str, Any]:
+    scorer = _scorers.get(desk.run)
     if scorer is None:
         _scorers.clear()
-        scorer = _scorers[run] = Scorer(settings, domains)
-    chosen = [((name, index), share) for name, index, share in config["members"]]
-    arrays = ray.get([members[member] for member, _ in chosen])
-    weights = [share for _, share in chosen]
-    result = scorer.score(config["method"], arrays, weights, config["domains"])
+        scorer = _scorers[desk.run] = Scorer(desk.settings, desk.domains)
+    merge = _merge(config, desk.store)
+    result = scorer.score(merge, config["domains"], keep_tokens=config["keep_tokens"])
+    if config["keep_tokens"]:
+        _keep_tokens(result, config["identities"][0], desk)
+    slopes = {}
+    if config["slopes"]:
+        slopes = scorer.slopes(desk.store.units(), desk.store.seed(), config["domains"])
     return {
         "scores": {name: score.to_json() for name, score in result.scores.items()},
+        "slopes": slopes,
         "merge_seconds": result.merge_seconds,
         "evaluate_seconds": result.evaluate_seconds,
     }
+
+
+def _merge(config: dict[str, Any], store: Store) -> Merge:
+    members = [(name, index) for name, index, _ in config["members"]]
+    weights = [share for _, _, share in config["members"]]
+    vectors = [store.vector(member) for member in members]
+    if config["seed"]:  # a linear merge with a share of the seed: one more member
+        vectors, weights = [store.seed(), *vectors], [config["seed"], *weights]
+    return Merge(
+        method=config["method"],
+        members=vectors,
+        weights=weights,
+        identities=config["identities"],
+        seed=store.seed() if config["method"] != "linear" else None,
+        statistics=store.statistics_of(members) if store.statistics else None,
+        options=config["options"],
+    )
+
+
+def _keep_tokens(result: MergeScore, unit: str, desk: Desk) -> None:
+    for name, nats in result.token_nats.items():
+        write_token_nats(Path(desk.store.root), unit, desk.marks[name], nats)
 
 
 class _DriverOnly:
@@ -181,13 +211,15 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             return None
         self._open[trial_id] = question
         candidate = question.candidate
-        members = [[name, index, share] for (name, index), share in candidate.coefficients]
-        if candidate.seed_coefficient:
-            members.insert(0, [*SEED, candidate.seed_coefficient])
         return {
-            "members": members,
+            "members": [[name, i, share] for (name, i), share in candidate.coefficients],
+            "identities": self._questions.identities(candidate),
+            "seed": candidate.seed_coefficient,
             "method": candidate.method,
+            "options": dict(candidate.options),
             "domains": list(question.domains),
+            "keep_tokens": question.keep_tokens,
+            "slopes": question.slopes,
         }
 
     def on_trial_complete(
@@ -247,6 +279,7 @@ def _scored(question: Question, result: dict[str, Any], marks: Mapping[str, str]
         scores={
             marks[name]: DomainScore.from_json(value) for name, value in result["scores"].items()
         },
+        slopes={marks[name]: slopes for name, slopes in result["slopes"].items()},
         merge_seconds=result["merge_seconds"],
         evaluate_seconds=result["evaluate_seconds"],
     )

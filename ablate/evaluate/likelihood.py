@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,21 +80,57 @@ class Evaluator:
         """
         names = tuple(self._domains if domains is None else domains)
         sums = {name: np.empty(self._sizes(name).size) for name in names}
+        for group, pieces in self._passes(names):
+            nats = torch.cat([piece.double().sum(1) for piece in pieces]).cpu().numpy()
+            for place, block, value in zip(group.domains, group.blocks, nats, strict=True):
+                sums[names[place]][block] = value
+        _require_finite(sums)
+        return sums
+
+    def token_nats(self, domains: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Return the nats of every scored token in window order, float32 [tokens] by domain.
+
+        Raises RunError, naming the domain, when one is not finite; StudyError for an unknown name.
+        """
+        names = tuple(self._domains if domains is None else domains)
+        found: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
+        for group, pieces in self._passes(names):
+            nats = torch.cat(pieces).cpu().numpy()
+            for place, block, values in zip(group.domains, group.blocks, nats, strict=True):
+                found[names[place]][int(block)] = values
+        joined = {
+            name: np.concatenate([blocks[number] for number in sorted(blocks)])
+            for name, blocks in found.items()
+        }
+        _require_finite(joined)
+        # Rounding may leave a certain token a hair below zero.
+        return {name: np.maximum(values, 0.0) for name, values in joined.items()}
+
+    def score_tokens(self, nats: dict[str, np.ndarray]) -> dict[str, DomainScore]:
+        """Return the scores that `token_nats` adds up to, by domain."""
+        scores = {}
+        for name, values in nats.items():
+            tokens = self._sizes(name) - 1
+            starts = np.concatenate([[0], np.cumsum(tokens)[:-1]])
+            sums = np.add.reduceat(values.astype(np.float64), starts)
+            text_bytes = int(scored_bytes(self._domains[name], self.length).sum())
+            scores[name] = domain_score(sums, tokens, text_bytes)
+        return scores
+
+    def batches(self, domain: str) -> list[torch.Tensor]:
+        """Return a domain's windows on the model's device, int64 [batch, length] each."""
+        return [
+            batch
+            for _, tokens in self._windows((domain,))
+            for batch in tokens.split(max(1, self.batch_tokens // tokens.shape[1]))
+        ]
+
+    def _passes(self, names: tuple[str, ...]) -> Iterator[tuple[Group, list[torch.Tensor]]]:
+        """Yield the windows of the named domains with their token nats, batch by batch."""
         with torch.inference_mode():
             for group, tokens in self._windows(names):
                 step = max(1, self.batch_tokens // tokens.shape[1])
-                pieces = [self._batch_nats(batch) for batch in tokens.split(step)]
-                nats = torch.cat(pieces).cpu().numpy()
-                for place, block, value in zip(group.domains, group.blocks, nats, strict=True):
-                    sums[names[place]][block] = value
-        for name, values in sums.items():
-            if not np.isfinite(values).all():
-                raise RunError(
-                    f"losses must be finite on domain '{name}', got "
-                    f"{values[~np.isfinite(values)][0]}; the model's weights overflow: train with "
-                    "a lower rate, merge with a smaller scale, or evaluate with precision fp32"
-                )
-        return sums
+                yield group, [self._batch_nats(batch) for batch in tokens.split(step)]
 
     def _sizes(self, name: str) -> np.ndarray:
         domain = self._domains.get(name)
@@ -115,11 +151,10 @@ class Evaluator:
         return self._grouped[names]
 
     def _batch_nats(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the summed nats of windows [batch, length], float64 [batch]."""
+        """Return the nats of windows [batch, length], float32 [batch, length - 1]."""
         targets = tokens[:, 1:]
         if self.head == "model":
-            rows = [self._window_nats(window[None]) for window in tokens]
-            return torch.stack(rows).double().sum(1)
+            return torch.stack([self._window_nats(window[None]) for window in tokens])
         hidden = self._hidden(tokens)[:, :-1]
         nats = projection_nats(
             hidden.reshape(-1, hidden.shape[-1]),
@@ -128,7 +163,7 @@ class Evaluator:
             self._transform,
             self.tiles,
         )
-        return nats.view(targets.shape).double().sum(1)
+        return nats.view(targets.shape)
 
     def _window_nats(self, window: torch.Tensor) -> torch.Tensor:
         logits = self.model(input_ids=window, use_cache=False).logits[0, :-1]
@@ -169,6 +204,16 @@ class Evaluator:
             return False
         slack = HEAD_TOLERANCE if hidden.dtype == torch.float32 else 2.0**-7
         return bool((got - expected).abs().max() <= slack * expected.abs().max().clamp(min=1e-30))
+
+
+def _require_finite(nats: Mapping[str, np.ndarray]) -> None:
+    for name, values in nats.items():
+        if not np.isfinite(values).all():
+            raise RunError(
+                f"losses must be finite on domain '{name}', got "
+                f"{values[~np.isfinite(values)][0]}; the model's weights overflow: train with "
+                "a lower rate, merge with a smaller scale, or evaluate with precision fp32"
+            )
 
 
 def _require_fit(model: PreTrainedModel, domains: Sequence[Domain], length: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +16,23 @@ import torch
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.device import evaluation_dtype, pick_device
 from ablate.evaluate.likelihood import Evaluator
+from ablate.evaluate.slope import Slope, product
 from ablate.evaluate.statistics import DomainScore
-from ablate.merge import resolve_method
+from ablate.merge import (
+    MergeInputs,
+    Method,
+    OptionValue,
+    merge_method,
+    prepare_member,
+    prepare_options,
+    run_method,
+)
 from ablate.models.layout import bind, layout_of
 from ablate.models.load import load_model
+
+PREPARED_KEPT = 256  # members for which what a method prepares is kept
+
+Slopes = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +48,35 @@ class ScorerSettings:
     gpus: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Merge:
+    """A merge to be made. Vectors are flat float32 of the pool's layout, members in sorted order.
+
+    `identities` are the members' fingerprints; `statistics` what the method asks of each member.
+    """
+
+    method: str
+    members: Sequence[np.ndarray]
+    weights: Sequence[float]
+    identities: Sequence[str]
+    seed: np.ndarray | None = None
+    statistics: Sequence[Any] | None = None
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MergeScore:
-    """Scores of one merge, `scores[domain]`, and where its time went in seconds."""
+    """Scores of one merge, `scores[domain]`, and where its time went in seconds.
+
+    `token_nats[domain]` [tokens] are there when they were asked for, `slopes[domain][unit]` too:
+    the derivative of the domain's loss along that unit's delta, nats per token.
+    """
 
     scores: dict[str, DomainScore]
     merge_seconds: float
     evaluate_seconds: float
+    token_nats: dict[str, np.ndarray] = field(default_factory=dict)
+    slopes: Slopes = field(default_factory=dict)
 
 
 class Scorer:
@@ -49,38 +86,98 @@ class Scorer:
         torch.set_num_threads(settings.threads)
         self._threads = settings.threads
         self._device = pick_device(settings.gpus)
-        model = load_model(Path(settings.seed_folder), trust_remote_code=settings.trust_remote_code)
-        self.layout = layout_of(model)
+        self._model = load_model(
+            Path(settings.seed_folder), trust_remote_code=settings.trust_remote_code
+        )
+        self.layout = layout_of(self._model)
         self._flat = bind(
-            model, self.layout, evaluation_dtype(settings.precision, self._device), self._device
+            self._model,
+            self.layout,
+            evaluation_dtype(settings.precision, self._device),
+            self._device,
         )
         self._evaluator = Evaluator(
-            model, domains, length=settings.length, batch_tokens=settings.batch_tokens
+            self._model, domains, length=settings.length, batch_tokens=settings.batch_tokens
         )
+        self._slope: Slope | None = None
+        self._prepared: OrderedDict[Any, Any] = OrderedDict()
 
     def score(
-        self,
-        method: str,
-        members: Sequence[np.ndarray],
-        weights: Sequence[float],
-        domains: Sequence[str],
+        self, merge: Merge, domains: Sequence[str], *, keep_tokens: bool = False
     ) -> MergeScore:
-        """Return the scores of `method(members, weights)` on the named domains.
-
-        `members` are flat float32 vectors of the pool's layout, in sorted order.
-        """
-        merge = resolve_method(method)
+        """Return the scores of a merge on the named domains, with every token's nats if asked."""
+        seconds = self.merge(merge)
         started = time.perf_counter()
-        merge(self._flat, [_tensor(m) for m in members], list(weights), threads=self._threads)
-        self._wait()
-        merged = time.perf_counter()
-        scores = self._evaluator.score(domains)
+        nats = self._evaluator.token_nats(domains) if keep_tokens else {}
+        scores = (
+            self._evaluator.score_tokens(nats) if keep_tokens else self._evaluator.score(domains)
+        )
         self._wait()
         return MergeScore(
             scores=scores,
-            merge_seconds=merged - started,
-            evaluate_seconds=time.perf_counter() - merged,
+            merge_seconds=seconds,
+            evaluate_seconds=time.perf_counter() - started,
+            token_nats=nats,
         )
+
+    def merge(self, merge: Merge) -> float:
+        """Write a merge into the live model and return the seconds it took."""
+        method = merge_method(merge.method)
+        started = time.perf_counter()
+        inputs = MergeInputs(
+            members=[_tensor(member) for member in merge.members],
+            seed=None if merge.seed is None else _tensor(merge.seed),
+            layout=self.layout,
+            identities=merge.identities,
+            statistics=merge.statistics,
+        )
+        run_method(
+            method,
+            self._flat,
+            list(merge.weights),
+            self._with_prepared(method, merge, inputs),
+            options=merge.options,
+            threads=self._threads,
+        )
+        self._wait()
+        return time.perf_counter() - started
+
+    def slopes(
+        self, units: Mapping[str, np.ndarray], seed: np.ndarray, domains: Sequence[str]
+    ) -> Slopes:
+        """Return d loss[domain] / d weight[unit] at the live model, nats per token.
+
+        `units` and `seed` are flat vectors; the live model is the merge made last.
+        """
+        if self._slope is None:
+            self._slope = Slope(self._model, self.layout, self._flat)
+        found: Slopes = {}
+        for name in domains:
+            batches = self._evaluator.batches(name)
+            tokens = sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
+            gradient = self._slope.of_loss(batches)
+            start = _tensor(seed)
+            found[name] = {
+                unit: product(gradient, _tensor(vector), start) / tokens
+                for unit, vector in units.items()
+            }
+        return found
+
+    def _with_prepared(self, method: Method, merge: Merge, inputs: MergeInputs) -> MergeInputs:
+        """Return the inputs with what the method prepares of each member, kept for next time."""
+        if method.prepare is None:
+            return inputs
+        options = tuple(sorted(prepare_options(method, merge.options).items()))
+        prepared = []
+        for place, identity in enumerate(merge.identities):
+            key = (merge.method, identity, options)
+            if key not in self._prepared:
+                self._prepared[key] = prepare_member(method, inputs, place, options=merge.options)
+            self._prepared.move_to_end(key)
+            prepared.append(self._prepared[key])
+        while len(self._prepared) > max(PREPARED_KEPT, len(prepared)):
+            self._prepared.popitem(last=False)
+        return MergeInputs(**{**vars(inputs), "prepared": prepared})
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+GROUPS = 64  # most groups of windows for which sums are kept: the sample of paired tests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +19,15 @@ class DomainScore:
 
     `nats` is the summed negative log-likelihood of the `tokens` scored tokens, which stand for
     `bytes` bytes of text; `stderr` the standard error of `loss`, nats per token (0 for one block).
+    `groups` are the nats of at most `GROUPS` runs of neighbouring blocks, in order (`group_starts`),
+    as float32: what paired comparisons of two models are made of; empty where they were not kept.
     """
 
     nats: float
     tokens: int
     bytes: int
     stderr: float
+    groups: tuple[float, ...] = ()
 
     @property
     def loss(self) -> float:
@@ -40,7 +46,8 @@ class DomainScore:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        packed = np.array(self.groups, dtype="<f4").tobytes()
+        return {**asdict(self), "groups": base64.b64encode(packed).decode()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DomainScore:
@@ -50,7 +57,23 @@ class DomainScore:
             tokens=int(value["tokens"]),
             bytes=int(value["bytes"]),
             stderr=float(value["stderr"]),
+            groups=_unpacked(value.get("groups", "")),
         )
+
+
+def _unpacked(text: str) -> tuple[float, ...]:
+    return tuple(np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").tolist())
+
+
+def group_starts(blocks: int) -> np.ndarray:
+    """Return where each group of blocks starts, int64 [groups]: at most `GROUPS` even runs."""
+    groups = min(blocks, GROUPS)
+    return np.arange(groups) * blocks // max(groups, 1)
+
+
+def group_sums(values: np.ndarray) -> np.ndarray:
+    """Return the sums over each group of blocks, float64 [groups], of `values` [blocks]."""
+    return np.add.reduceat(values.astype(np.float64), group_starts(values.size))
 
 
 def domain_score(nats: np.ndarray, tokens: np.ndarray, text_bytes: int) -> DomainScore:
@@ -60,6 +83,7 @@ def domain_score(nats: np.ndarray, tokens: np.ndarray, text_bytes: int) -> Domai
         tokens=int(tokens.sum()),
         bytes=text_bytes,
         stderr=ratio_stderr(nats, tokens),
+        groups=tuple(group_sums(nats).astype(np.float32).tolist()),
     )
 
 

@@ -228,6 +228,25 @@ def bind(
     return flat
 
 
+def flat_views(
+    model: PreTrainedModel, layout: Layout, flat: torch.Tensor
+) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+    """Return every parameter with its view of `flat` [layout.numel]; tied ones share a view.
+
+    Persistent buffers have no gradient and are left out.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    places = {entry.name: entry for entry in layout.entries}
+    names = {name: name for name in places} | dict(layout.aliases)
+    found: dict[int, tuple[torch.nn.Parameter, torch.Tensor]] = {}
+    for name, owner in sorted(names.items()):
+        if name in parameters:
+            entry = places[owner]
+            view = flat[entry.offset : entry.offset + entry.numel].view(entry.shape)
+            found[id(parameters[name])] = (parameters[name], view)
+    return list(found.values())
+
+
 def _stored(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield what a state dict of the model holds, tied names included."""
     yield from model.named_parameters(remove_duplicate=False)

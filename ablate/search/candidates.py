@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ablate.merge import OptionValue
 from ablate.merge.weights import unit_coefficients
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
@@ -18,6 +19,7 @@ from ablate.workspace import fingerprint
 
 Kind = Literal["seed", "unit", "proxy", "trained"]
 Member = tuple[str, int]
+ENSEMBLE = "ensemble"  # the method that merges nothing: token probabilities are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Candidate:
     seed_coefficient: float
     coefficients: tuple[tuple[Member, float], ...]
     tokens: int
+    options: tuple[tuple[str, OptionValue], ...] = ()
 
 
 def seed_candidate(pool: ModelPool) -> Candidate:
@@ -78,8 +81,9 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -
     members = tuple((member, share) for member, share in shares if share)
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
+    options = tuple(sorted(merge.options.items()))
     return Candidate(
-        key=_merge_key(pool, merge.method, seed_share, members),
+        key=_merge_key(pool, merge.method, options, seed_share, members),
         kind="proxy",
         method=merge.method,
         merge=merge_label(merge),
@@ -88,6 +92,7 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -
         seed_coefficient=seed_share,
         coefficients=members,
         tokens=sum(pool.by_member[member].tokens for member, _ in members),
+        options=options,
     )
 
 
@@ -102,6 +107,7 @@ def describe(candidate: Candidate) -> dict[str, Any]:
         "weights": [[name, weight] for name, weight in weights],
         "seed_coefficient": candidate.seed_coefficient,
         "coefficients": [[list(member), share] for member, share in candidate.coefficients],
+        "options": dict(candidate.options),
     }
 
 
@@ -111,7 +117,8 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
     seed_share = float(record["seed_coefficient"])
     if record["kind"] != "proxy" or not all(member in pool.by_member for member, _ in members):
         return None
-    if record["key"] != _merge_key(pool, record["method"], seed_share, members):
+    options = tuple(sorted(record.get("options", {}).items()))
+    if record["key"] != _merge_key(pool, record["method"], options, seed_share, members):
         return None
     return Candidate(
         key=record["key"],
@@ -123,17 +130,29 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
         seed_coefficient=seed_share,
         coefficients=members,
         tokens=sum(pool.by_member[member].tokens for member, _ in members),
+        options=options,
     )
 
 
 def merge_label(merge: MergeSettings) -> str:
-    """Return how a merge is named in the table: its method, and its scale when one is set."""
-    return merge.method if merge.scale is None else f"{merge.method}(scale={merge.scale:g})"
+    """Return how a merge is named in the table: its method, its scale and options when set."""
+    given = dict(sorted(merge.options.items()))
+    if merge.scale is not None:
+        given["scale"] = merge.scale
+    shown = ", ".join(f"{key}={value:g}" for key, value in given.items())
+    return f"{merge.method}({shown})" if shown else merge.method
 
 
 def _merge_key(
-    pool: ModelPool, method: str, seed_share: float, members: tuple[tuple[Member, float], ...]
+    pool: ModelPool,
+    method: str,
+    options: tuple[tuple[str, OptionValue], ...],
+    seed_share: float,
+    members: tuple[tuple[Member, float], ...],
 ) -> str:
     named = [[pool.by_member[member].fingerprint, repr(share)] for member, share in members]
     seed = [pool.seed.fingerprint, repr(seed_share)] if seed_share else None
-    return fingerprint({"method": method, "members": named, "seed": seed})
+    body: dict[str, Any] = {"method": method, "members": named, "seed": seed}
+    if method != "linear":  # others may look at the seed whatever their members' coefficients
+        body |= {"options": dict(options), "start": pool.seed.fingerprint}
+    return fingerprint(body)

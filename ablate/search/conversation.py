@@ -30,6 +30,16 @@ class Conversation:
         self._values: dict[str, float | None] = {}
 
     @property
+    def wants_gradient(self) -> bool:
+        """Return whether the algorithm learns from gradients."""
+        return bool(getattr(self._algorithm, "wants_gradient", False))
+
+    @property
+    def trials(self) -> int:
+        """Return the most proposals there will be."""
+        return self._trials
+
+    @property
     def asked(self) -> tuple[Mixture, ...]:
         """Return the proposals so far, in order."""
         return tuple(self._asked)

@@ -21,10 +21,15 @@ from ablate.workspace import SCHEMA_VERSION
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Scores of one candidate: `scores[domain fingerprint]`; `error` when its trial failed."""
+    """Scores of one candidate: `scores[domain fingerprint]`; `error` when its trial failed.
+
+    `slopes[domain fingerprint][unit fingerprint]` are derivatives of the loss with respect to the
+    unit's weight, nats per token, where they were asked for.
+    """
 
     key: str
     scores: Mapping[str, DomainScore] = field(default_factory=dict)
+    slopes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     merge_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     error: str | None = None
@@ -34,6 +39,10 @@ class Scored:
         return replace(
             self,
             scores={**self.scores, **other.scores},
+            slopes={
+                mark: {**self.slopes.get(mark, {}), **other.slopes.get(mark, {})}
+                for mark in {**self.slopes, **other.slopes}
+            },
             merge_seconds=self.merge_seconds + other.merge_seconds,
             evaluate_seconds=self.evaluate_seconds + other.evaluate_seconds,
             error=other.error,
@@ -111,6 +120,7 @@ def _to_json(scored: Scored) -> dict[str, Any]:
     return {
         "key": scored.key,
         "scores": {mark: score.to_json() for mark, score in scored.scores.items()},
+        "slopes": {mark: dict(slopes) for mark, slopes in scored.slopes.items()},
         "merge_seconds": scored.merge_seconds,
         "evaluate_seconds": scored.evaluate_seconds,
         "error": scored.error,
@@ -121,6 +131,10 @@ def _from_json(body: Mapping[str, Any]) -> Scored:
     return Scored(
         key=body["key"],
         scores={mark: DomainScore.from_json(value) for mark, value in body["scores"].items()},
+        slopes={
+            mark: {unit: float(slope) for unit, slope in slopes.items()}
+            for mark, slopes in body.get("slopes", {}).items()
+        },
         merge_seconds=float(body["merge_seconds"]),
         evaluate_seconds=float(body["evaluate_seconds"]),
         error=body["error"],

@@ -6,11 +6,12 @@ Answers that the journal holds are used at once; only what is missing is asked o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
+from ablate.search.algorithms import Value
 from ablate.search.candidates import Candidate, mixture_candidate
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.journal import Journal, Scored
@@ -20,29 +21,57 @@ from ablate.study import MergeSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One candidate and the domains on which it has no score yet."""
+    """One candidate and the domains on which it is to be run.
+
+    `keep_tokens` asks for the nats of every token to be kept (units: the ensemble proxy is made of
+    them), `slopes` for the derivative of each loss along every unit.
+    """
 
     candidate: Candidate
     domains: tuple[str, ...]
+    keep_tokens: bool = False
+    slopes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What a score means: domains {name: fingerprint} and the objective's weight[domain]."""
+    """What a score means: domains {name: fingerprint} and the objective's weight[domain].
+
+    `goals` are the weights of several objectives by name, where the study has them.
+    """
 
     domains: Mapping[str, str]
     weights: Mapping[str, float]
+    goals: Mapping[str, Mapping[str, float]] | None = None
 
-    def value(self, scored: Scored) -> float | None:
+    def value(self, scored: Scored) -> Value | None:
         """Return the objective of a candidate's scores, None when the trial failed."""
         losses = {n: scored.scores[m].loss for n, m in self.domains.items() if m in scored.scores}
-        if any(name not in losses for name in self.weights):
+        wanted = [self.weights, *(self.goals or {}).values()]
+        if any(name not in losses for weights in wanted for name in weights):
             return None
-        return objective_value(self.weights, losses)
+        goals = tuple(objective_value(weights, losses) for weights in (self.goals or {}).values())
+        return Value(objective_value(self.weights, losses), goals)
+
+    def slopes(self, scored: Scored) -> dict[str, float] | None:
+        """Return d objective / d weight by unit fingerprint, None where a domain lacks them."""
+        found: dict[str, float] = {}
+        for name, weight in self.weights.items():
+            slopes = scored.slopes.get(self.domains[name])
+            if not slopes:
+                return None
+            for unit, slope in slopes.items():
+                found[unit] = found.get(unit, 0.0) + weight * slope
+        return found
 
 
 class Questions:
-    """The stream of questions of one search; answers go to the journal and to the algorithm."""
+    """The stream of questions of one search; answers go to the journal and to the algorithm.
+
+    `begin` is called when every base model is scored, so that an algorithm may look at them.
+    `kept` are the (unit, domain) fingerprints whose token likelihoods are at hand already; None
+    when they are not wanted.
+    """
 
     def __init__(
         self,
@@ -52,15 +81,19 @@ class Questions:
         merge: MergeSettings,
         journal: Journal,
         base: Sequence[Candidate] = (),
-        conversation: Conversation | None = None,
+        begin: Callable[[], Conversation] | None = None,
+        kept: Set[tuple[str, str]] | None = None,
     ) -> None:
         self._pool = pool
         self._frame = frame
         self._merge = merge
         self._journal = journal
         self._base = deque(base)
-        self._conversation = conversation
+        self._begin = begin
+        self._conversation: Conversation | None = None
+        self._kept = None if kept is None else set(kept)
         self._open: dict[str, list[Mixture]] = {}
+        self._base_open: set[str] = set()
         self._ready: deque[Question] = deque()
         self.answers = 0
         self.best: tuple[float, Mixture] | None = None
@@ -70,6 +103,10 @@ class Questions:
         """Return fingerprint[domain]."""
         return self._frame.domains
 
+    def identities(self, candidate: Candidate) -> list[str]:
+        """Return the fingerprints of a candidate's members, in their order."""
+        return [self._pool.by_member[member].fingerprint for member, _ in candidate.coefficients]
+
     def next(self) -> Question | Pause:
         """Return the next question, or why there is none now."""
         if self._ready:
@@ -77,19 +114,27 @@ class Questions:
         while self._base:
             question = self._question(self._base.popleft())
             if question is not None:
+                self._base_open.add(question.candidate.key)
                 return question
-        if self._conversation is None:
+        if self._begin is None:
             return Pause.DONE
-        while isinstance(mixture := self._conversation.next(), Mixture):
+        if self._base_open:
+            return Pause.WAIT
+        if self._conversation is None:
+            self._conversation = self._begin()
+        return self._next_proposal(self._conversation)
+
+    def _next_proposal(self, conversation: Conversation) -> Question | Pause:
+        while isinstance(mixture := conversation.next(), Mixture):
             candidate = mixture_candidate(self._pool, mixture, self._merge)
             if candidate.key in self._open:
                 self._open[candidate.key].append(mixture)
                 continue
-            question = self._question(candidate)
+            question = self._question(candidate, conversation.wants_gradient)
             if question is not None:
                 self._open[candidate.key].append(mixture)
                 return question
-            self._tell(mixture, self._journal.get(candidate.key))
+            self._tell(mixture, candidate)
         return mixture
 
     def peek(self) -> bool:
@@ -101,21 +146,65 @@ class Questions:
 
     def answered(self, question: Question, scored: Scored) -> None:
         """Take an answer: append it to the journal, then tell the algorithm."""
-        self._journal.append(question.candidate, scored)
+        candidate = question.candidate
+        self._journal.append(candidate, scored)
         self.answers += 1
-        for mixture in self._open.pop(question.candidate.key, []):
-            self._tell(mixture, self._journal.get(scored.key))
+        self._base_open.discard(candidate.key)
+        if question.keep_tokens and self._kept is not None and scored.error is None:
+            unit = self._pool.by_member[candidate.coefficients[0][0]].fingerprint
+            self._kept |= {(unit, self._frame.domains[name]) for name in question.domains}
+        for mixture in self._open.pop(candidate.key, []):
+            self._tell(mixture, candidate)
 
-    def _question(self, candidate: Candidate) -> Question | None:
-        missing = self._journal.missing(candidate.key, self._frame.domains)
-        if not missing or candidate.key in self._open:
+    def _question(self, candidate: Candidate, slopes: bool = False) -> Question | None:
+        """Return what is to be asked about a candidate, None when all is known or it is open."""
+        if candidate.key in self._open:
+            return None
+        missing = set(self._journal.missing(candidate.key, self._frame.domains))
+        unkept = self._without_tokens(candidate)
+        flat = self._without_slopes(candidate) if slopes else set()
+        asked = tuple(n for n in self._frame.domains if n in missing | unkept | flat)
+        if not asked:
             return None
         self._open[candidate.key] = []
-        return Question(candidate=candidate, domains=tuple(missing))
+        return Question(
+            candidate=candidate,
+            domains=asked,
+            keep_tokens=candidate.kind == "unit" and self._kept is not None,
+            slopes=bool(flat),
+        )
 
-    def _tell(self, mixture: Mixture, scored: Scored) -> None:
+    def _without_tokens(self, candidate: Candidate) -> set[str]:
+        if candidate.kind != "unit" or self._kept is None:
+            return set()
+        unit = self._pool.by_member[candidate.coefficients[0][0]].fingerprint
+        return {n for n, mark in self._frame.domains.items() if (unit, mark) not in self._kept}
+
+    def _without_slopes(self, candidate: Candidate) -> set[str]:
+        slopes = self._journal.get(candidate.key).slopes
+        units = {unit.fingerprint for unit in self._pool.units}
+        domains = self._frame.domains
+        return {n for n in self._frame.weights if not units <= set(slopes.get(domains[n], {}))}
+
+    def _tell(self, mixture: Mixture, candidate: Candidate) -> None:
+        scored = self._journal.get(candidate.key)
         value = self._frame.value(scored)
+        if value is not None:
+            value = Value(value, value.goals, self._gradient(candidate, scored))
+            if self.best is None or value < self.best[0]:
+                self.best = (float(value), mixture)
         if self._conversation is not None:
             self._conversation.result(mixture, value)
-        if value is not None and (self.best is None or value < self.best[0]):
-            self.best = (value, mixture)
+
+    def _gradient(self, candidate: Candidate, scored: Scored) -> dict[str, float] | None:
+        """Return d objective / d weight[partition]: a partition's units share its weight evenly."""
+        slopes = self._frame.slopes(scored)
+        if slopes is None:
+            return None
+        scale = self._merge.scale
+        reach = 1.0 if scale is None else scale * len(candidate.coefficients)
+        sums: dict[str, list[float]] = {}
+        for unit in self._pool.units:
+            if unit.fingerprint in slopes:
+                sums.setdefault(unit.partition, []).append(slopes[unit.fingerprint])
+        return {name: reach * sum(of) / len(of) for name, of in sums.items()}

@@ -6,6 +6,7 @@ import math
 import random
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,17 +45,26 @@ ONLY_SUBSETS = {name for name in ALGORITHMS if name.startswith(("exhaustive", "g
 CASES = [
     (name, rules)
     for name in sorted(ALGORITHMS)
-    for rules in [*SUBSETS, *([] if name in ONLY_SUBSETS else SIMPLICES)]
+    for rules in [
+        *([] if name == "gradient" else SUBSETS),
+        *([] if name in ONLY_SUBSETS else SIMPLICES),
+    ]
 ]
-SLOW = {"gaussian-process"}  # a proposal takes tenths of a second
+SLOW = {"gaussian-process", "surrogate"}  # a proposal takes tenths of a second
 
 
 def space(rules: SpaceSettings) -> Space:
     return make_space(rules, Partitions(units=UNITS, tokens=TOKENS, available=TOKENS), "micro")
 
 
+def ensemble(weights: np.ndarray) -> np.ndarray:
+    """A proxy that leans the same way as `value`, but is not it."""
+    singles = np.array([math.sin(7 * (ord(n) - 96)) for n in NAMES[: weights.shape[1]]])
+    return weights @ singles
+
+
 def task(rules: SpaceSettings, trials: int = 30, rng_seed: int = 5) -> Task:
-    return Task(space=space(rules), rng_seed=rng_seed, trials=trials)
+    return Task(space=space(rules), rng_seed=rng_seed, trials=trials, ensemble=ensemble)
 
 
 def value(mixture: Mixture) -> Value:
@@ -69,7 +79,7 @@ def value(mixture: Mixture) -> Value:
 
 def converse(name: str, rules: SpaceSettings, workers: int, order: int) -> tuple[Mixture, ...]:
     """Run a search in which `workers` trials are open and end in an order drawn from `order`."""
-    trials = 6 if name in SLOW else 24
+    trials = {"gaussian-process": 6, "surrogate": 11}.get(name, 24)
     talk = Conversation(ALGORITHMS[name](task(rules, trials)), trials)
     rng, running = random.Random(order), []
     while True:
@@ -110,6 +120,28 @@ def test_a_space_that_fits_is_covered(name: str, rules: SpaceSettings) -> None:
 def test_a_search_of_subsets_refuses_a_continuum_by_name(name: str) -> None:
     with pytest.raises(StudyError, match=r"kind: subsets"):
         ALGORITHMS[name](task(SIMPLICES[0]))
+
+
+def test_the_surrogate_finds_the_best_subset_in_a_quarter_of_the_space() -> None:
+    talk = Conversation(ALGORITHMS["surrogate"](task(SpaceSettings(), 30)), 30)
+    found = []
+    while isinstance(step := talk.next(), Mixture):
+        found.append(float(value(step)))
+        talk.result(step, value(step))
+    subsets = space(SpaceSettings())
+    assert isinstance(subsets, SubsetSpace)
+    assert min(found) == min(float(value(subsets.mixture(members))) for members in subsets)
+
+
+def test_the_gradient_descends_a_bowl_to_its_bottom() -> None:
+    bottom = {"b": 0.5, "d": 0.3, "f": 0.2}
+    talk = Conversation(ALGORITHMS["gradient"](task(SIMPLICES[0], 30)), 30)
+    found = []
+    while isinstance(step := talk.next(), Mixture):
+        gaps = {n: dict(step.weights).get(n, 0.0) - bottom.get(n, 0.0) for n in NAMES}
+        found.append(sum(gap**2 for gap in gaps.values()))
+        talk.result(step, Value(found[-1], gradient={n: 2 * gap for n, gap in gaps.items()}))
+    assert min(found) < 1e-3 < found[0]
 
 
 def test_greedy_finds_the_best_of_an_additive_function() -> None:

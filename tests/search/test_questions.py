@@ -69,7 +69,9 @@ def questions(
         merge=LINEAR,
         journal=journal,
         base=base_candidates(models),
-        conversation=Conversation(ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials),
+        begin=lambda: Conversation(
+            ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials
+        ),
     )
 
 

@@ -10,7 +10,9 @@ from typing import Protocol
 
 from ablate.mixture import Mixture
 from ablate.search.algorithms.by_optuna import cma_es, gaussian_process, nsga2, tpe
+from ablate.search.algorithms.ensemble_first import EnsembleFirst
 from ablate.search.algorithms.exhaustive import Exhaustive
+from ablate.search.algorithms.gradient import Gradient
 from ablate.search.algorithms.greedy import (
     GreedyBackward,
     GreedyBackwardSwaps,
@@ -19,6 +21,7 @@ from ablate.search.algorithms.greedy import (
 )
 from ablate.search.algorithms.random import Random
 from ablate.search.algorithms.sobol import Sobol
+from ablate.search.algorithms.surrogate import Surrogate
 from ablate.search.algorithms.task import Task, Value
 
 __all__ = ["ALGORITHMS", "Algorithm", "Task", "Value"]
@@ -54,4 +57,7 @@ ALGORITHMS: dict[str, Callable[[Task], Algorithm]] = {
     "cma-es": cma_es,
     "gaussian-process": gaussian_process,
     "nsga2": nsga2,
+    "surrogate": Surrogate,
+    "gradient": Gradient,
+    "ensemble-first": EnsembleFirst,
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablate.errors import StudyError
+from ablate.mixture import Mixture
 from ablate.search.spaces import Space, SubsetSpace
 
 Ensemble = Callable[[np.ndarray], np.ndarray]
@@ -19,7 +20,7 @@ class Task:
 
     `trials` is the most mixtures that will be scored, `goals` the number of objectives.
     `ensemble(weights [m, names])` returns the objective of the output-space proxy [m], nats per
-    token, where the pool's token likelihoods are at hand.
+    token, where the pool's token likelihoods are at hand; `ensemble_best` is its best mixture.
     """
 
     space: Space
@@ -27,6 +28,7 @@ class Task:
     trials: int
     goals: int = 1
     ensemble: Ensemble | None = None
+    ensemble_best: Mixture | None = None
 
 
 class Value(float):

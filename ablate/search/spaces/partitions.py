@@ -25,7 +25,6 @@ def check_names(settings: SpaceSettings, partitions: Partitions) -> None:
         "exclude": settings.exclude,
         "bounds": tuple(settings.bounds),
         "available": tuple(settings.available),
-        **{f"groups.{group}": members for group, members in settings.groups.items()},
     }
     for key, names in named.items():
         for name in names:

@@ -1,0 +1,30 @@
+"""Which algorithm a search uses, and why, in one phrase."""
+
+from __future__ import annotations
+
+from ablate.search.candidates import ENSEMBLE
+from ablate.study import Study
+
+
+def choose_algorithm(study: Study, mixtures: int | None) -> tuple[str, str]:
+    """Return the algorithm and one phrase that says why.
+
+    `mixtures` is the size of the space, None for a continuum. `auto` takes everything where it
+    fits into the trials, several goals to NSGA-II, proportions to the gradient where the merge is
+    linear, and the surrogate otherwise.
+    """
+    search = study.search
+    trials, name = search.trials, search.algorithm
+    some = "a continuum of" if mixtures is None else f"{mixtures:,}"
+    if name != "auto":
+        most = trials if mixtures is None else min(trials, mixtures)
+        return name, f"up to {most:,} of {some} mixtures"
+    if mixtures is not None and mixtures <= trials:
+        return "exhaustive", f"all {mixtures:,} mixtures fit into {trials:,} trials"
+    if len(search.objectives) > 1:
+        return "nsga2", f"{len(search.objectives)} objectives over {some} mixtures"
+    if mixtures is None and search.merge.method == ENSEMBLE:
+        return "ensemble-first", "the best mixture of token probabilities is found exactly"
+    if mixtures is None and search.merge.method == "linear":
+        return "gradient", f"{some} mixtures; each trial also gives the slope of every weight"
+    return "surrogate", f"{some} mixtures do not fit into {trials:,} trials"
