@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ablate.cluster.lane import work
 from ablate.cluster.queue import JobQueue, Snapshot
 from ablate.cluster.session import scratch_folder, session
+from ablate.cluster.threads import WatchedThread
 from ablate.errors import RunError, StudyError, UserError
 from ablate.progress import note
 from ablate.resources import Cluster, TrainResources
@@ -117,11 +117,11 @@ class _LeanTrainer(TorchTrainer):  # type: ignore[misc]
         return [callback for callback in found if type(callback).__name__ not in UNUSED_CALLBACKS]
 
 
-class _Lane(threading.Thread):
+class _Lane(WatchedThread):
     """One TorchTrainer run; off the main thread, where Ray Train would take over Ctrl-C."""
 
     def __init__(self, lane: int, queue: Any, cluster: Cluster, scratch: Path, jobs: int) -> None:
-        super().__init__(name=f"lane-{lane}", daemon=True)
+        super().__init__(f"lane-{lane}")
         self.problem: str | None = None
         self._lane, self._queue = lane, queue
         train = cluster.train
@@ -152,7 +152,7 @@ class _Lane(threading.Thread):
             ),
         )
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Run until the queue is empty."""
         try:
             self._trainer.fit()
@@ -176,7 +176,7 @@ def _follow(lanes: Sequence[_Lane], queue: Any, show: Callable[[Snapshot], None]
     try:
         for lane in lanes:
             lane.start()
-        while any(lane.is_alive() for lane in lanes):
+        while any(lane.running for lane in lanes):
             look()
             _wait(lanes, POLL_SECONDS)
         return look()
@@ -184,15 +184,15 @@ def _follow(lanes: Sequence[_Lane], queue: Any, show: Callable[[Snapshot], None]
         ray.get(queue.stop.remote())
         note("stopping: each run saves its state at the end of its step")
         end = time.monotonic() + STOP_SECONDS
-        while any(lane.is_alive() for lane in lanes) and time.monotonic() < end:
+        while any(lane.running for lane in lanes) and time.monotonic() < end:
             _wait(lanes, POLL_SECONDS)
         raise
 
 
 def _wait(lanes: Sequence[_Lane], seconds: float) -> None:
     for lane in lanes:
-        if lane.is_alive():
-            lane.join(seconds)
+        if lane.running:
+            lane.wait(seconds)
             return
 
 
