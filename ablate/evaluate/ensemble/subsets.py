@@ -1,8 +1,8 @@
 """Losses of many subsets of the units, for exhaustive rankings.
 
-Sums of two halves (one addition a token and subset instead of a product over the units) and
-Gray-code increments measured no better than the batched matrix product of `losses`: products and
-logarithms, which all three need, outweigh it.
+Sums of two halves (one addition a token and subset instead of a product over the units) measured
+no better than the batched matrix product of `losses`: products and logarithms, which both need,
+outweigh it.
 """
 
 from __future__ import annotations
