@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, RunError
 
 Value = TypeVar("Value")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def rank() -> int:
@@ -35,7 +37,8 @@ def tell(value: Any) -> Any:
 def all_or_none(action: Callable[[], Value]) -> Value:
     """Return `action()`; when it raises an AblateError on one worker, raise it on every one.
 
-    Without this a worker whose file is bad would leave the others waiting for it.
+    Without this a worker whose file is bad would leave the others waiting for it. A disk without
+    room is a RunError: trying again would not help.
     """
     problem: AblateError | None = None
     value: Value | None = None
@@ -43,6 +46,13 @@ def all_or_none(action: Callable[[], Value]) -> Value:
         value = action()
     except AblateError as error:
         problem = error
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        problem = RunError(
+            f"a disk must have room for what is trained, got {error.strerror} at "
+            f"{error.filename or 'a model'}; free some and run again, what is finished is kept"
+        )
     if workers() > 1:
         problems: list[AblateError | None] = [None] * workers()
         dist.all_gather_object(problems, problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from ablate.errors import CheckpointError, CorpusError, StudyError
+from ablate.errors import CheckpointError, CorpusError, RunError, StudyError
 from ablate.models.checkpoint import checkpoint_digest, load_flat
 from ablate.models.layout import flatten, layout_of
 from ablate.models.load import load_model
@@ -20,6 +21,7 @@ from ablate.train.finished import is_complete, read_training, what_is_wrong
 from ablate.train.job import Start, TrainingJob
 from ablate.train.loop import start_model, train_one
 from ablate.train.recipe import Recipe
+from ablate.train.together import all_or_none
 from tests.train.runs import (
     TOKENS,
     Listener,
@@ -226,6 +228,20 @@ def test_a_diverging_run_is_the_users_to_mend(root: Path) -> None:
     assert not bad.path.exists()
     good = job(root, "good")
     assert train_one(good, placement(), Listener())  # the process is fit for the next job
+
+
+def test_a_full_disk_is_no_fault_of_the_worker(root: Path) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    with pytest.raises(RunError, match=r"room .* No space left on device at model\.safetensors"):
+        all_or_none(full)
+
+    def lost() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        all_or_none(lost)
 
 
 def test_altered_tokens_are_refused(root: Path) -> None:
