@@ -9,7 +9,7 @@ export RAY_AUTH_MODE ?= disabled
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install demo test test-all test-slow test-faults test-gpu check format bench \
-  bench-merge bench-evaluate bench-tune bench-train clean help
+  bench-merge bench-evaluate bench-tune bench-train bench-search bench-racing clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -50,9 +50,9 @@ format: $(STAMP)   ## mend what ruff can
 	$(BIN)/ruff format .
 
 bench: $(STAMP)    ## every benchmark group; writes bench.json
-	$(BIN)/python -m bench merge evaluate tune train
+	$(BIN)/python -m bench merge evaluate tune train search racing
 
-bench-merge bench-evaluate bench-tune bench-train: bench-%: $(STAMP)
+bench-merge bench-evaluate bench-tune bench-train bench-search bench-racing: bench-%: $(STAMP)
 	$(BIN)/python -m bench $*
 
 clean:           ## remove what the targets made

@@ -10,6 +10,7 @@ import numpy as np
 
 from ablate.corpus import Corpus, read_corpus
 from ablate.errors import WorkspaceError
+from ablate.evaluate.statistics import group_sums
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool, read_pool
 from ablate.search.candidates import (
@@ -115,6 +116,8 @@ class Standing:
             space=self.space,
             merge=merge_label(self.study.search.merge),
             units=self.pool.units_of(),
+            weights=self.frame.weights,
+            group_tokens={name: group_sums(d.windows) for name, d in self.domains.items()},
         )
 
     def _ensembles(self, journal: Journal, candidates: Sequence[Candidate]) -> list[Trial]:

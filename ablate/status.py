@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.corpus import read_corpus
+from ablate.evaluate.gathering import FOLDER as STATISTICS
+from ablate.evaluate.token_nats import FOLDER as LIKELIHOODS
 from ablate.models.pool import read_pool
 from ablate.search.journal import Journal
 from ablate.standing import standing_of
@@ -99,10 +101,24 @@ def garbage(study: Study) -> Garbage:
         for folder in sorted(parent.iterdir())
         if folder.is_dir() and not folder.is_symlink() and folder.name not in keep
     ]
+    found += _left_scores(workspace)
     found += sorted(
         path for path in workspace.root.glob(f"{TEMPORARY_PREFIX}*") if not path.is_symlink()
     )
     return Garbage(folders=tuple(found), bytes=sum(_size(folder) for folder in found))
+
+
+def _left_scores(workspace: Workspace) -> list[Path]:
+    """Return token likelihoods and merge statistics of units that the pool has no more."""
+    pool = read_pool(workspace)
+    units = {unit.fingerprint for unit in pool.units} if pool else set()
+    likelihoods = (workspace.root / LIKELIHOODS).glob("*")
+    statistics = (workspace.root / STATISTICS).glob("*")
+    return sorted(
+        path
+        for path in [*likelihoods, *statistics]
+        if pool is not None and path.name.partition("-")[0] not in units and not path.is_symlink()
+    )
 
 
 def clean(study: Study) -> Garbage:

@@ -11,7 +11,9 @@ from rich.text import Text
 
 from ablate.corpus import Corpus
 from ablate.planning import Plan
+from ablate.search.candidates import ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
+from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
 from ablate.status import Status
 
@@ -100,7 +102,7 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
     table.columns[0].header = "size"
     table.add_column("rank", justify="right")
     table.add_column("mixture", ratio=1, overflow="fold")
-    for title in ("merge", "members", "gain"):
+    for title in ("merge", "members", "ensemble"):
         table.add_column(title, justify="right")
     for size in board.best_of_size:
         rows = [row for row in board.mixtures if row.size == size]
@@ -108,10 +110,10 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
             table.add_row(
                 f"{size}" if rank == 1 else "",
                 f"{rank}/{len(rows)}",
-                Text(" + ".join(row.partitions)),
+                Text(_members(row, board)),
                 f"{row.objective:.4f}",
                 "" if row.member_objective is None else f"{row.member_objective:.4f}",
-                _gain(row),
+                _ensemble(row, board),
                 end_section=rank == min(per_size, len(rows)),
             )
     return [table, Text(reading(board))]
@@ -124,10 +126,10 @@ def reading(board: Leaderboard) -> str:
     wins = sum(_beats(row) for row in proxies)
     failed = f" {len(board.failed)} trial(s) failed: see trials.parquet." if board.failed else ""
     return (
-        f"\nBest of all {len(board.mixtures):,} scored: {' + '.join(best.partitions)} "
-        f"({best.objective:.4f}).\n"
-        f"'merge' is the loss of the averaged model, 'members' the mean loss of the models in it; "
-        f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}\n"
+        f"\nBest of all {len(board.mixtures):,} scored: {_members(best, board)} "
+        f"({best.objective:.4f}).{_ties(board)}\n"
+        f"'merge' is the loss of the merged model, 'members' the mean loss of the models in it; "
+        f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}{_agreement(board)}\n"
         "What this can tell: which mixture is better among those of the same size. What it "
         "cannot tell until `validate` has calibrated it: whether a larger or a smaller mixture is "
         "better, and the loss of a model truly trained on it."
@@ -218,10 +220,35 @@ def _table(title: str) -> Table:
     return table
 
 
-def _gain(row: Trial) -> str:
-    if row.member_objective is None or row.objective is None:
+def _members(row: Trial, board: Leaderboard) -> str:
+    """Return a mixture's members, with their proportions where these were searched."""
+    if isinstance(board.space, SubsetSpace):
+        return " + ".join(row.partitions)
+    return " + ".join(f"{name} {weight:.3g}" for name, weight in _weights(row))
+
+
+def _ensemble(row: Trial, board: Leaderboard) -> str:
+    found = board.ensemble_of(row)
+    return "" if found is None or found.objective is None else f"{found.objective:.4f}"
+
+
+def _ties(board: Leaderboard) -> str:
+    """Return how many mixtures the evaluated text cannot tell from the best."""
+    if any(not score.groups for row in board.mixtures for score in row.scores.values()):
         return ""
-    return f"{row.member_objective - row.objective:+.4f}"
+    others = len(board.tied_with_best()) - 1
+    return f" On this much text, {others:,} other(s) cannot be told from it (95%)."
+
+
+def _agreement(board: Leaderboard) -> str:
+    """Return what the ensemble column is, and how alike it ranks."""
+    agreement = board.ensemble_agreement
+    if agreement is None or board.merge == ENSEMBLE:
+        return ""
+    return (
+        "\n'ensemble' averages the units' token probabilities instead of their parameters; within "
+        f"a size it ranks like the merge with Spearman {agreement:.2f}."
+    )
 
 
 def _beats(row: Trial) -> bool:

@@ -20,7 +20,8 @@ OUTPUT = Path("bench.json")
 def main(groups: list[str]) -> int:
     """Run the named groups, or all; return 0, or 2 for an unknown group."""
     folder = Path(__file__).parent
-    known = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    places = [*folder.glob("*.py"), *(init.parent for init in folder.glob("*/__init__.py"))]
+    known = sorted(path.stem for path in places if not path.stem.startswith("_"))
     for group in groups:
         if group not in known:
             print(f"groups must be among {', '.join(known)}, got '{group}'", file=sys.stderr)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablate.errors import StudyError
-from ablate.search.spaces import Space
+from ablate.search.candidates import ENSEMBLE
+from ablate.search.comparisons import compared, group_nats, rank_agreement, tied
+from ablate.search.effects import interactions, leave_one_out, shapley
+from ablate.search.paired import Difference, paired_scores
+from ablate.search.spaces import Space, SubsetSpace
 from ablate.search.table import Trial, to_arrow
 
 if TYPE_CHECKING:
@@ -18,7 +26,8 @@ if TYPE_CHECKING:
 class Leaderboard:
     """All rows of a study under its present question.
 
-    `domains` are the scored names; `merge` is the label of the present merge method.
+    `domains` are the scored names; `merge` is the label of the present merge method; `weights`
+    the objective's weight[domain]; `group_tokens[domain]` the tokens of each group of windows.
     """
 
     trials: tuple[Trial, ...]
@@ -26,6 +35,8 @@ class Leaderboard:
     space: Space
     merge: str
     units: dict[str, int]
+    weights: Mapping[str, float]
+    group_tokens: Mapping[str, np.ndarray]
 
     @property
     def mixtures(self) -> tuple[Trial, ...]:
@@ -33,6 +44,10 @@ class Leaderboard:
 
         Others (scored by hand, or under another weighting) stay in `trials`. A partition's own unit model counts as a mixture when it is that partition's only unit.
         """
+        return self._ranked
+
+    @cached_property
+    def _ranked(self) -> tuple[Trial, ...]:
         found = [row for row in self.trials if self._is_mixture(row) and row.objective is not None]
         return tuple(sorted(found, key=lambda row: (row.objective, row.partitions)))
 
@@ -84,6 +99,101 @@ class Leaderboard:
             )
 
         return tuple(row for row, mine in zip(rows, points, strict=True) if not dominated(mine))
+
+    def tied_with_best(self, level: float = 0.95) -> tuple[Trial, ...]:
+        """Return the mixtures that the paired test cannot tell from the best one, best first.
+
+        The truly best mixture (on text like the evaluated) is among them with probability `level`
+        at least. Mixtures of different sizes are compared as they were scored: see `validate`.
+        """
+        return tied(self.mixtures, self.group_tokens, self.weights, level)
+
+    def compare(self, one: Trial, other: Trial) -> Difference:
+        """Return the objective of `one` minus `other`, paired: mean, stderr, P(one is better)."""
+        return compared(one, other, self.group_tokens, self.weights)
+
+    def effects(self, level: float = 0.95) -> pd.DataFrame:
+        """Return the effect of each partition on the objective, nats per token.
+
+        One row per partition: its Shapley value and leave-one-out effect in the game of merged
+        subsets, each with the bounds of its interval (below zero, the partition helps); the empty
+        set's value is the seed's. `method` says whether all subsets were scored or how the rest
+        was estimated. Raises StudyError for a space of proportions, or too few scored subsets.
+        """
+        import pandas as pd
+
+        names, masks, rows = self._game()
+        nats = group_nats(rows, self.group_tokens)
+        scores = paired_scores(nats, self.group_tokens, self.weights)
+        worth = shapley(masks, scores.objective, scores, level)
+        without = leave_one_out(masks, scores.objective, scores, level=level)
+        return pd.DataFrame(
+            {
+                "shapley": worth.effect,
+                "shapley_lower": worth.lower,
+                "shapley_upper": worth.upper,
+                "leave_one_out": without.effect,
+                "leave_one_out_lower": without.lower,
+                "leave_one_out_upper": without.upper,
+                "method": worth.method,
+            },
+            index=pd.Index(names, name="partition"),
+        )
+
+    def interactions(self, level: float = 0.95) -> pd.DataFrame:
+        """Return how far pairs of partitions together do more than each alone, nats per token.
+
+        One row per pair with the bounds of its interval; below zero, the two help each other.
+        Raises StudyError as `effects` does.
+        """
+        import pandas as pd
+
+        names, masks, rows = self._game()
+        nats = group_nats(rows, self.group_tokens)
+        scores = paired_scores(nats, self.group_tokens, self.weights)
+        found = interactions(masks, scores.objective, scores, level=level)
+        index = pd.MultiIndex.from_tuples(list(combinations(names, 2)), names=["one", "other"])
+        return pd.DataFrame(
+            {"effect": found.effect, "lower": found.lower, "upper": found.upper}, index=index
+        )
+
+    def ensemble_of(self, row: Trial) -> Trial | None:
+        """Return the row of the same mixture's ensemble, None when there is none."""
+        mixture = row.candidate.mixture
+        if row.candidate.kind == "unit":
+            return row
+        return None if mixture is None else self._ensembles.get(mixture.key())
+
+    @cached_property
+    def ensemble_agreement(self) -> float | None:
+        """Return the Spearman correlation of merge and ensemble within a size, mean over sizes."""
+        pairs = []
+        for row in self.mixtures:
+            other = self.ensemble_of(row) if row.candidate.kind == "proxy" else None
+            if other is not None and row.objective is not None and other.objective is not None:
+                pairs.append((row.size, row.objective, other.objective))
+        return rank_agreement(pairs)
+
+    @cached_property
+    def _ensembles(self) -> dict[str, Trial]:
+        return {
+            row.candidate.mixture.key(): row
+            for row in self.trials
+            if row.candidate.mixture is not None and row.candidate.method == ENSEMBLE
+        }
+
+    def _game(self) -> tuple[tuple[str, ...], np.ndarray, list[Trial]]:
+        """Return the partitions, member masks bool [m, n], and rows: the seed, then the mixtures."""
+        if not isinstance(self.space, SubsetSpace):
+            raise StudyError(
+                "search.space.kind must be subsets for partition effects, got simplex; run "
+                "`ablate search` with search.space.kind=subsets"
+            )
+        names = self.space.names
+        seed = [row for row in self.trials if row.candidate.kind == "seed" and not row.error]
+        rows = [*seed, *self.mixtures]
+        masks = np.array([[name in row.partitions for name in names] for row in rows])
+        return names, masks, rows
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table of `trials.parquet` as a data frame."""

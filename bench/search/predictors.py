@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from ablate.search.predictors import PREDICTORS, choose
 
 DATA = Path(
-    os.environ.get("ABLATE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    os.environ.get("ABLATE_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
 )
 LOSS = "metric/the_pile_pile_cc_val_loss"
 ROWS = (512, 256, 128, 64)

@@ -1,0 +1,132 @@
+"""Searches of one trained pool: the ensemble, other merges, proportions, comparisons, effects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ablate import engine
+from ablate.resources import Cluster
+from ablate.study import Study, load_study
+from ablate.workspace import read_json
+
+CLUSTER = Cluster(cpus=2)
+
+
+def study(folder: Path, *overrides: str) -> Study:
+    return load_study(folder / "study.yaml", overrides)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(folder / "work" / "trials.parquet").to_pylist()
+
+
+def unit_probabilities(folder: Path, domain: str) -> dict[tuple[str, int], np.ndarray]:
+    """Return each unit's probability of every scored token, by transformers alone, float64."""
+    with pyarrow.memory_map(str(folder / f"work/corpus/{domain}/evaluation.arrow")) as source:
+        stream = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
+    pool = read_json(folder / "work" / "pool.json")
+    assert pool is not None
+    found = {}
+    for unit in pool["units"]:
+        model = AutoModelForCausalLM.from_pretrained(folder / "work" / unit["folder"])
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(stream), 64):
+                window = torch.tensor([stream[start : start + 64]])
+                chances = model(input_ids=window).logits[0, :-1].double().softmax(-1)
+                parts.append(chances.gather(1, window[0, 1:, None])[:, 0].numpy())
+        found[unit["partition"], unit["index"]] = np.concatenate(parts)
+    return found
+
+
+def test_the_ensemble_row_is_the_mean_probability_of_the_units(ran: Path) -> None:
+    chances = unit_probabilities(ran, "reference")
+    row = next(
+        r
+        for r in rows(ran)
+        if r["merge"] == "ensemble" and r["partitions"] == ["headers", "python"]
+    )
+    mean = sum(chances[unit] for unit in [("headers", 0), ("python", 0), ("python", 1)]) / 3
+    assert row["loss/reference"] == pytest.approx(-np.log(mean).mean(), rel=1e-5)
+    assert row["kind"] == "proxy" and row["error"] is None
+    every = {tuple(r["partitions"]) for r in rows(ran) if r["merge"] == "linear"}
+    assert {tuple(r["partitions"]) for r in rows(ran) if r["merge"] == "ensemble"} == every
+
+
+def test_a_damaged_likelihood_is_made_again(ran: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = rows(ran)
+    file = sorted((ran / "work/likelihoods").glob("*/*.safetensors"))[0]
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    engine.search(study(ran), cluster=CLUSTER)
+    assert file.read_bytes() == good
+    assert [r["objective"] for r in rows(ran)] == [r["objective"] for r in before]
+
+
+def test_comparisons_and_effects_follow_from_the_scores(ran: Path) -> None:
+    board = engine.leaderboard(study(ran))
+    tied = board.tied_with_best()
+    assert tied[0] == board.best and set(tied) <= set(board.mixtures)
+    best, other = board.mixtures[0], board.mixtures[-1]
+    found = board.compare(best, other)
+    assert best.objective is not None and other.objective is not None
+    assert found.mean == pytest.approx(best.objective - other.objective, abs=1e-6)
+    assert found.probability > 0.5
+    effects = board.effects()
+    everything = next(row for row in board.mixtures if row.size == 3)
+    seed = next(row for row in board.trials if row.candidate.kind == "seed")
+    assert everything.objective is not None and seed.objective is not None
+    gained = everything.objective - seed.objective
+    assert effects["shapley"].sum() == pytest.approx(gained, abs=1e-5)  # efficiency
+    assert (effects["shapley_lower"] <= effects["shapley"]).all()
+    assert len(board.interactions()) == 3
+    assert board.ensemble_agreement is None or -1 <= board.ensemble_agreement <= 1
+
+
+def test_the_ensemble_alone_is_searched_without_an_evaluator(ran: Path) -> None:
+    board = engine.search(study(ran, "search.merge.method=ensemble"), cluster=CLUSTER)
+    assert len(board.mixtures) == 7 and board.merge == "ensemble"
+    objectives = {
+        tuple(r["partitions"]): r["objective"] for r in rows(ran) if r["merge"] == "ensemble"
+    }
+    assert board.best_of_size[2].objective == min(v for k, v in objectives.items() if len(k) == 2)
+    engine.search(study(ran), cluster=CLUSTER)
+
+
+@pytest.mark.parametrize("method", ["ties", "fisher", "regmean"])
+def test_other_merges_are_searched_and_their_statistics_kept(ran: Path, method: str) -> None:
+    asked = study(ran, f"search.merge.method={method}", "search.space.min_size=3")
+    board = engine.search(asked, cluster=CLUSTER)
+    linear = next(r for r in rows(ran) if r["merge"] == "linear" and r["size"] == 3)
+    assert board.best.candidate.merge == method and board.best.objective is not None
+    assert board.best.objective != linear["objective"]
+    assert abs(board.best.objective - linear["objective"]) < 1.0
+    kept = list((ran / "work/statistics").glob(f"*-{method}.safetensors"))
+    assert len(kept) == (0 if method == "ties" else 4)
+    engine.search(study(ran), cluster=CLUSTER)
+
+
+def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
+    asked = study(
+        ran,
+        "search.space={kind: simplex, bounds: {python: [0.2, 0.5]}}",
+        "search.algorithm=gradient",
+        "search.trials=6",
+    )
+    board = engine.search(asked, cluster=CLUSTER)
+    proposed = [row for row in board.mixtures if row.candidate.mixture in board.space]
+    assert len(proposed) >= 6
+    assert all(0.2 <= dict(r.candidate.mixture.weights)["python"] <= 0.5 for r in proposed)  # type: ignore[union-attr]
+    again = engine.search(asked, cluster=CLUSTER)
+    assert [row.candidate.key for row in again.mixtures] == [
+        r.candidate.key for r in board.mixtures
+    ]
+    engine.search(study(ran), cluster=CLUSTER)

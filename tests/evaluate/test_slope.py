@@ -1,0 +1,59 @@
+"""The slope along every unit's delta equals what finite differences of the loss say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from ablate.evaluate.blocks import Domain
+from ablate.evaluate.likelihood import Evaluator
+from ablate.evaluate.slope import Slope, product
+from ablate.models.layout import bind, flatten, layout_of
+
+LLAMA = LlamaConfig(
+    vocab_size=128,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    tie_word_embeddings=True,
+)
+GPT2 = GPT2Config(vocab_size=128, n_embd=32, n_layer=2, n_head=2, n_positions=64)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_slopes_are_derivatives_and_the_model_is_left_as_it_was(kind: str) -> None:
+    torch.manual_seed(0)
+    model: PreTrainedModel = LlamaForCausalLM(LLAMA) if kind == "llama" else GPT2LMHeadModel(GPT2)
+    layout = layout_of(model)
+    seed = flatten(model, layout)
+    units = [seed + 0.05 * torch.randn_like(seed) * (seed != 0) for _ in range(3)]
+    flat = bind(model, layout, torch.float32)
+    tokens = np.random.default_rng(0).integers(0, 128, 16 * 40)
+    domain = Domain(name="x", tokens=tokens, token_bytes=np.ones(tokens.size, dtype=np.int64))
+    evaluator = Evaluator(model, [domain], length=32, batch_tokens=128)
+    weights = np.array([0.5, 0.3, 0.2])
+
+    def loss(shares: np.ndarray) -> float:
+        with torch.inference_mode():
+            flat.copy_(seed)
+            for share, unit in zip(shares, units, strict=True):
+                flat.add_(unit - seed, alpha=float(share))
+        return evaluator.score()["x"].loss
+
+    before = loss(weights)
+    batches = evaluator.batches("x")
+    scored = sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
+    slope = Slope(model, layout, flat)
+    gradient = slope.of_loss(batches)
+    slopes = [product(gradient, unit, seed) / scored for unit in units]
+    assert evaluator.score()["x"].loss == before
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+    for place in range(3):
+        step = np.zeros(3)
+        step[place] = 0.02
+        expected = (loss(weights + step) - loss(weights - step)) / 0.04
+        assert slopes[place] == pytest.approx(expected, rel=0.02, abs=2e-4)
