@@ -28,6 +28,7 @@ from ablate.cluster.threads import WatchedThread
 from ablate.errors import RunError, StudyError, UserError
 from ablate.progress import note
 from ablate.resources import Cluster, TrainResources
+from ablate.train.deepspeed_config import check_stage
 from ablate.train.finished import what_is_wrong
 from ablate.train.job import Placement, TrainingJob
 from ablate.train.recipe import check_batch
@@ -63,6 +64,7 @@ def train_jobs(
     """
     if not jobs:
         return
+    check_stage(cluster.deepspeed)
     for job in jobs:
         check_batch(job.recipe, cluster.train)
         if job.path.exists() and (problem := what_is_wrong(job.path, job)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from ablate.errors import StudyError
@@ -18,13 +19,10 @@ def deepspeed_config(recipe: Recipe, batch: Batch, placement: Placement) -> dict
     same memory on one worker, less on several) and all stages accumulate in float32.
     Raises StudyError for a stage that does not exist.
     """
+    stage = check_stage(placement.deepspeed)
     config = copy.deepcopy(dict(placement.deepspeed))
     zero = config.setdefault("zero_optimization", {})
-    stage = zero.setdefault("stage", 0)
-    if stage not in (0, 1, 2, 3):
-        raise StudyError(
-            f"deepspeed.zero_optimization.stage must be 0, 1, 2 or 3, got {stage!r}; correct it"
-        )
+    zero["stage"] = stage
     if recipe.precision == "bf16":
         zero["stage"] = max(1, stage)
         config["bf16"] = {"enabled": True}
@@ -41,3 +39,22 @@ def deepspeed_config(recipe: Recipe, batch: Batch, placement: Placement) -> dict
     config.setdefault("steps_per_print", 2**31)
     config.setdefault("timers", {"throughput": {"enabled": False}})
     return config
+
+
+def check_stage(deepspeed: Mapping[str, Any]) -> int:
+    """Return the ZeRO stage of a cluster file's DeepSpeed JSON; 0 when it names none.
+
+    Raises StudyError for a stage that does not exist.
+    """
+    zero = deepspeed.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise StudyError(
+            f"deepspeed.zero_optimization must hold keys and values, got {zero!r}; write "
+            "{stage: 2} or the like"
+        )
+    stage = zero.get("stage", 0)
+    if type(stage) is not int or stage not in (0, 1, 2, 3):
+        raise StudyError(
+            f"deepspeed.zero_optimization.stage must be 0, 1, 2 or 3, got {stage!r}; correct it"
+        )
+    return stage

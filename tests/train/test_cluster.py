@@ -112,6 +112,16 @@ def is_child_training(entry: Path) -> bool:
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("zero", [[1], None, {"stage": "two"}, {"stage": 4}, {"stage": True}])
+def test_an_impossible_zero_stage_is_refused_before_any_worker_starts(
+    root: Path, zero: object
+) -> None:
+    where = Cluster(deepspeed={"zero_optimization": zero})
+    with pytest.raises(StudyError, match=r"deepspeed\.zero_optimization"):
+        train_jobs([job(root, "a")], where, Workspace(root), lambda *_: None)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_lanes_are_as_many_as_fit() -> None:
     assert lanes_at_once(TrainResources(), jobs=8) == 2
     assert lanes_at_once(TrainResources(), jobs=1) == 1
