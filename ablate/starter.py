@@ -68,7 +68,7 @@ evaluate:
 search:
   space: {min_size: 1, max_size: 7} # all 127 subsets; or include: [python], exclude: [minified], max_tokens: 500_000
   merge: {method: linear, weighting: micro}       # micro: every unit counts the same; macro: every partition does
-  algorithm: auto                   # exhaustive when it fits `trials`; or random, greedy-forward, greedy-backward, tpe
+  algorithm: auto                   # exhaustive when it fits `trials`, else surrogate; `ablate schema` names them all
   trials: 200                       # most mixtures that are scored
   objective: {mean: domains}        # the loss to make small: all | domains | partitions | a list; or {domain: readmes}, {weighted: {...}}
   rng_seed: 0
