@@ -25,6 +25,8 @@ def main(study: str, name: str) -> Path:
     for domain in board.domains:
         columns[f"loss/{domain}"] = pa.array([row.losses[domain] for row in rows], pa.float32())
     ensembles = [board.ensemble_of(row) for row in rows]
+    if None in ensembles:
+        raise SystemExit("every subset must have an ensemble row; run `ablate search` once more")
     for domain in board.domains:
         values = [row.losses[domain] for row in ensembles if row is not None]
         columns[f"ensemble/{domain}"] = pa.array(values, pa.float32())
