@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from ablate.cluster.pool import Store
+from ablate.cluster.scheduling import FirstCome
 from ablate.cluster.session import scratch_folder
 from ablate.errors import AblateError, RunError
 from ablate.evaluate.blocks import Domain
@@ -51,12 +52,13 @@ def run_trials(
 
     `store` holds object references of flat vectors. `total` is what the progress bar counts to.
     """
-    # Tune stops an idle evaluator unless a trial is staged for it: keep one staged for each.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_evaluators(cluster))
+    # Tune stops an idle evaluator unless a trial is staged for it: keep one staged for each, beside
+    # those whose process is starting.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(2 * _evaluators(cluster))
     with scratch_folder(cluster) as scratch, bar("search", total) as advance:
         searcher = _Asker(questions, advance, total)
         trainable = tune.with_parameters(
-            _trial,
+            _Evaluator,
             desk=Desk(
                 run=scratch.name,
                 settings=settings,
@@ -70,6 +72,7 @@ def run_trials(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=FirstCome(),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=cluster.trial.concurrent,
@@ -80,6 +83,7 @@ def run_trials(
                 name="search",
                 storage_path=str(scratch),
                 verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=cluster.trial.retries),
                 callbacks=[_Errors(searcher)],
             ),
@@ -126,14 +130,26 @@ class Desk:
     store: Store
 
 
-def _trial(config: dict[str, Any], desk: Desk) -> None:
-    """Score one candidate; what ablate raises on purpose is a result, not a dead process."""
-    try:
-        answer = _score(config, desk)
-    except AblateError as error:
-        answer = {"failure": str(error)}
-    # As text: Tune flattens nested results, and copies every key of a flat one many times.
-    tune.report({"answer": json.dumps(answer)})
+class _Evaluator(tune.Trainable):  # type: ignore[misc]
+    """A process that scores one candidate after another; a trial is one call of `step`."""
+
+    def setup(self, config: dict[str, Any], desk: Desk | None = None) -> None:
+        """Take the first candidate; `desk` comes from `tune.with_parameters`."""
+        assert desk is not None
+        self._desk = desk
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next candidate; the model stays."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Score the candidate; what ablate raises on purpose is a result, not a dead process."""
+        try:
+            answer = _score(self.config, self._desk)
+        except AblateError as error:
+            answer = {"failure": str(error)}
+        # As text: Tune flattens nested results, and copies every key of a flat one many times.
+        return {"answer": json.dumps(answer), "done": True}
 
 
 def _score(config: dict[str, Any], desk: Desk) -> dict[str, Any]:
