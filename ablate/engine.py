@@ -16,11 +16,10 @@ from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
 from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
-from ablate.errors import StudyError
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.here import answer_here, domains_of, score_ensemble, search_ensemble
 from ablate.imports import check_imports, import_seed, imported_units
-from ablate.merge import Statistics, check_options, merge_method
+from ablate.merge import Statistics, merge_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
 from ablate.models.layout import Layout, layout_of
@@ -36,6 +35,7 @@ from ablate.search.candidates import (
     base_candidates,
     mixture_candidate,
 )
+from ablate.search.check import check_search
 from ablate.search.choice import choose_algorithm
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
@@ -43,7 +43,7 @@ from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Question, Questions
 from ablate.search.table import Trial, write_table
 from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
-from ablate.study import MergeSettings, Study, load_study, to_yaml
+from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import unit_recipe
 from ablate.train.stages import is_complete, seed_job, unit_jobs
@@ -218,6 +218,7 @@ def _search(
         base=base,
         begin=(lambda: _conversation(standing, name)) if merged else None,
         kept=standing.kept().keys(),
+        racer=standing.racer(),
     )
     total = len(base) + (_proposals(standing) if merged else 0)
     _answer(standing, questions, cluster, total, set(standing.pool.by_member))
@@ -245,7 +246,9 @@ def _conversation(standing: Standing, name: str) -> Conversation:
         ensemble=None if proxy is None else ensemble,
         ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],
     )
-    return Conversation(resolve(name, ALGORITHMS, "search.algorithm")(task), search.trials)
+    algorithm = resolve(name, ALGORITHMS, "search.algorithm")(task)
+    at_once = None if search.racing is None else search.racing.at_once
+    return Conversation(algorithm, search.trials, at_once)
 
 
 def _proposals(standing: Standing) -> int:
@@ -334,38 +337,3 @@ def _scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
 
 def _layout(study: Study, folder: Path) -> Layout:
     return layout_of(load_model(folder, trust_remote_code=study.model.trust_remote_code))
-
-
-def check_search(study: Study) -> None:
-    """Refuse a search that could not start, before anything is trained."""
-    search = study.search
-    name = search.algorithm
-    if name != "auto":
-        resolve(name, ALGORITHMS, "search.algorithm")
-    if name == "nsga2" and len(search.objectives) < 2:
-        raise StudyError(
-            f"search.objectives must name two goals or more for nsga2, got {len(search.objectives)}; "
-            "add goals, or use another algorithm"
-        )
-    check_merge(search.merge)
-    if getattr(ALGORITHMS.get(name), "wants_gradient", False) and search.merge.method != "linear":
-        raise StudyError(
-            f"search.algorithm {name} must stand with search.merge.method: linear, got "
-            f"'{search.merge.method}'; use surrogate there"
-        )
-
-
-def check_merge(merge: MergeSettings) -> None:
-    """Refuse an unknown merge method, options that it lacks, and a scale that is not for it."""
-    if merge.method != "linear" and merge.scale is not None:
-        raise StudyError(
-            f"search.merge.scale must stand with method: linear, got '{merge.method}'; set "
-            "search.merge.options.scale"
-        )
-    if merge.method == ENSEMBLE:
-        if merge.options:
-            raise StudyError(
-                f"search.merge.options must be empty for the ensemble, got {sorted(merge.options)}"
-            )
-        return
-    check_options(merge.method, merge.options)

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablate.corpus import Corpus, Survey, read_corpus, survey
-from ablate.engine import check_search
 from ablate.errors import StudyError
 from ablate.imports import check_imports
 from ablate.models.build import count_parameters
 from ablate.resources import Cluster
+from ablate.search.check import check_search
 from ablate.search.choice import choose_algorithm
 from ablate.search.objective import objective_weights
 from ablate.standing import space_of

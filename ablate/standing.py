@@ -32,6 +32,7 @@ from ablate.search.journal import Journal, Scored
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.objective import objective_weights
 from ablate.search.questions import Frame
+from ablate.search.racer import Racer
 from ablate.search.spaces import Partitions, Space, make_space
 from ablate.search.table import Trial, build_trial
 from ablate.study import MergeSettings, Study
@@ -103,12 +104,16 @@ class Standing:
         recalled = (recall(self.pool, record) for record in journal.records.values())
         candidates += [candidate for candidate in recalled if candidate is not None]
         rows = [self.trial(journal, candidate) for candidate in candidates]
-        rows += self._ensembles(journal, candidates)
+        rows += self._ensembles(journal, [row.candidate for row in rows if not row.stopped])
         complete = len(self.frame.domains)
         return Leaderboard(
             trials=tuple(
                 sorted(
-                    (row for row in rows if row.error or len(row.scores) == complete),
+                    (
+                        row
+                        for row in rows
+                        if row.error or row.stopped or len(row.scores) == complete
+                    ),
                     key=Trial.sort_key,
                 )
             ),
@@ -117,7 +122,30 @@ class Standing:
             merge=merge_label(self.study.search.merge),
             units=self.pool.units_of(),
             weights=self.frame.weights,
-            group_tokens={name: group_sums(d.windows) for name, d in self.domains.items()},
+            group_tokens=self.group_tokens,
+        )
+
+    @property
+    def group_tokens(self) -> dict[str, np.ndarray]:
+        """Return the tokens of each group of windows, [groups] by domain."""
+        return {name: group_sums(d.windows) for name, d in self.domains.items()}
+
+    def racer(self) -> Racer | None:
+        """Return the race that the study asks for, None when it asks for none."""
+        settings = self.study.search.racing
+        if settings is None:
+            return None
+        return Racer(
+            settings,
+            tokens=self.group_tokens,
+            weights=self.frame.weights,
+            marks=self.frame.domains,
+            names=self.space.names,
+            question=[
+                self.study.search.space.model_dump(mode="json"),
+                self.study.search.merge.model_dump(mode="json"),
+                sorted(self.pool.units_of().items()),
+            ],
         )
 
     def _ensembles(self, journal: Journal, candidates: Sequence[Candidate]) -> list[Trial]:

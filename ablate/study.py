@@ -6,6 +6,7 @@ Relative paths are taken from the folder of the study file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -276,6 +277,35 @@ class ObjectiveSettings(Settings):
         return self
 
 
+class RacingSettings(Settings):
+    """Stopping mixtures that cannot win before all tokens are spent on them."""
+
+    rule: Literal["paired", "asha"] = Field(
+        "paired",
+        description="paired: stop what a sequential test finds worse than the leader; asha: "
+        "successive halving, stop all but the best 1/eta of those before (no error rate).",
+    )
+    shares: tuple[Float, ...] = Field(
+        (0.0625, 0.125, 0.25, 0.5), description="Shares of the tokens after which one may stop."
+    )
+    alpha: Float = Field(
+        0.01, gt=0, lt=1, description="paired: probability of stopping the mixture that would win."
+    )
+    eta: Int = Field(4, ge=2, description="asha: one in so many goes on.")
+    at_once: Int = Field(
+        8, ge=1, description="Most mixtures in the race at once: no more evaluators are used."
+    )
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        steps = (0.0, *self.shares, 1.0)
+        if not self.shares or not all(a < b for a, b in pairwise(steps)):
+            raise ValueError(
+                f"search.racing.shares must grow between 0 and 1, got {list(self.shares)}"
+            )
+        return self
+
+
 class SearchSettings(Settings):
     """The search over mixtures."""
 
@@ -293,6 +323,9 @@ class SearchSettings(Settings):
     )
     objectives: dict[str, ObjectiveSettings] = Field(
         {}, description="Several goals by name, for nsga2 and the Pareto set; `objective` ranks."
+    )
+    racing: RacingSettings | None = Field(
+        None, description="Stop hopeless mixtures early, e.g. {rule: paired}; null = off."
     )
     rng_seed: Int = Field(0, ge=0, lt=2**32, description="Seed of the algorithm.")
 

@@ -129,7 +129,7 @@ def reading(board: Leaderboard) -> str:
         f"\nBest of all {len(board.mixtures):,} scored: {_members(best, board)} "
         f"({best.objective:.4f}).{_ties(board)}\n"
         f"'merge' is the loss of the merged model, 'members' the mean loss of the models in it; "
-        f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}{_agreement(board)}\n"
+        f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}{_raced(board)}{_agreement(board)}\n"
         "What this can tell: which mixture is better among those of the same size. What it "
         "cannot tell until `validate` has calibrated it: whether a larger or a smaller mixture is "
         "better, and the loss of a model truly trained on it."
@@ -238,6 +238,20 @@ def _ties(board: Leaderboard) -> str:
         return ""
     others = len(board.tied_with_best()) - 1
     return f" On this much text, {others:,} other(s) cannot be told from it (95%)."
+
+
+def _raced(board: Leaderboard) -> str:
+    """Return how many mixtures a race stopped, and what share of the tokens all took."""
+    stops = [row.stopped for row in board.stopped if row.stopped is not None]
+    merges = [row for row in board.mixtures if row.candidate.kind == "proxy"]
+    if not stops or not merges:
+        return ""
+    full = sum(score.tokens for score in merges[0].scores.values())
+    spent = len(merges) + sum(stop.tokens for stop in stops) / full
+    return (
+        f"\nThe race stopped {len(stops):,} more mixtures early, behind the leader; all took "
+        f"{spent / (len(merges) + len(stops)):.0%} of the tokens that full scores take."
+    )
 
 
 def _agreement(board: Leaderboard) -> str:

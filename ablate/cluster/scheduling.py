@@ -1,12 +1,15 @@
-"""Which trial an idle evaluator gets: first come, first served, and no evaluator is given up.
+"""Tune's scheduler: which trial an idle evaluator gets, and which trials the race stops.
 
-Tune hands an idle process to the oldest waiting trial, and drops the process that was being
+First come, first served, and no evaluator is given up.
+
+Tune on its own hands an idle process to the oldest waiting trial, and drops the process that was being
 started for that trial: with short trials, the evaluators that start last never come up. Here a
 trial whose own process is starting is left alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -16,13 +19,20 @@ from ray.tune.schedulers import FIFOScheduler
 class FirstCome(FIFOScheduler):  # type: ignore[misc]
     """Tune's order of submission, in time that does not grow with the trials that are done."""
 
-    def __init__(self) -> None:
+    def __init__(self, stops: Callable[[str, dict[str, Any]], bool]) -> None:
+        """`stops(trial_id, result)` says whether a trial that reported a stage ends there."""
         super().__init__()
+        self._stops = stops
         self._waiting: dict[str, Trial] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Queue a trial that is new, or that is tried again."""
         self._waiting[trial.trial_id] = trial
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Stop a trial that its race is lost for."""
+        lost = self._stops(trial.trial_id, result)
+        return str(FIFOScheduler.STOP if lost else FIFOScheduler.CONTINUE)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the oldest waiting trial for which no process is being started."""

@@ -10,22 +10,23 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from ablate.cluster.evaluator import Desk, EvaluatorProcess
 from ablate.cluster.pool import Store
 from ablate.cluster.scheduling import FirstCome
 from ablate.cluster.session import scratch_folder
-from ablate.errors import AblateError, RunError
+from ablate.errors import RunError
 from ablate.evaluate.blocks import Domain
-from ablate.evaluate.scorer import Merge, MergeScore, Scorer, ScorerSettings
+from ablate.evaluate.scorer import ScorerSettings
 from ablate.evaluate.statistics import DomainScore
-from ablate.evaluate.token_nats import write_token_nats
 from ablate.progress import bar
 from ablate.resources import Cluster
 from ablate.search.conversation import Pause
@@ -34,9 +35,6 @@ from ablate.search.questions import Question, Questions
 
 ERROR_LENGTH = 500
 FINISHED: str = Searcher.FINISHED
-
-# One scorer per evaluator process: Tune reuses the process for trial after trial.
-_scorers: dict[str, Scorer] = {}
 
 
 def run_trials(
@@ -58,13 +56,14 @@ def run_trials(
     with scratch_folder(cluster) as scratch, bar("search", total) as advance:
         searcher = _Asker(questions, advance, total)
         trainable = tune.with_parameters(
-            _Evaluator,
+            EvaluatorProcess,
             desk=Desk(
                 run=scratch.name,
                 settings=settings,
                 domains=domains,
                 marks=dict(questions.domain_marks),
                 store=store,
+                stages=questions.stages,
             ),
         )
         resources = {"cpu": cluster.trial.cpus, "gpu": cluster.trial.gpus}
@@ -72,7 +71,7 @@ def run_trials(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=FirstCome(),
+                scheduler=FirstCome(searcher.stops),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=cluster.trial.concurrent,
@@ -119,81 +118,6 @@ def _fit(tuner: tune.Tuner) -> None:
             logger.setLevel(level)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Desk:
-    """What every trial of a run has at hand; `marks` are fingerprint[domain]."""
-
-    run: str
-    settings: ScorerSettings
-    domains: list[Domain]
-    marks: dict[str, str]
-    store: Store
-
-
-class _Evaluator(tune.Trainable):  # type: ignore[misc]
-    """A process that scores one candidate after another; a trial is one call of `step`."""
-
-    def setup(self, config: dict[str, Any], desk: Desk | None = None) -> None:
-        """Take the first candidate; `desk` comes from `tune.with_parameters`."""
-        assert desk is not None
-        self._desk = desk
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next candidate; the model stays."""
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Score the candidate; what ablate raises on purpose is a result, not a dead process."""
-        try:
-            answer = _score(self.config, self._desk)
-        except AblateError as error:
-            answer = {"failure": str(error)}
-        # As text: Tune flattens nested results, and copies every key of a flat one many times.
-        return {"answer": json.dumps(answer), "done": True}
-
-
-def _score(config: dict[str, Any], desk: Desk) -> dict[str, Any]:
-    scorer = _scorers.get(desk.run)
-    if scorer is None:
-        _scorers.clear()
-        scorer = _scorers[desk.run] = Scorer(desk.settings, desk.domains)
-    merge = _merge(config, desk.store)
-    result = scorer.score(merge, config["domains"], keep_tokens=config["keep_tokens"])
-    if config["keep_tokens"]:
-        _keep_tokens(result, config["identities"][0], desk)
-    slopes = {}
-    if config["slopes"]:
-        slopes = scorer.slopes(desk.store.units(), desk.store.seed(), config["domains"])
-    return {
-        "scores": {name: score.to_json() for name, score in result.scores.items()},
-        "slopes": slopes,
-        "merge_seconds": result.merge_seconds,
-        "evaluate_seconds": result.evaluate_seconds,
-    }
-
-
-def _merge(config: dict[str, Any], store: Store) -> Merge:
-    members = [(name, index) for name, index, _ in config["members"]]
-    weights = [share for _, _, share in config["members"]]
-    vectors = [store.vector(member) for member in members]
-    if config["seed"]:  # a linear merge with a share of the seed: one more member
-        vectors, weights = [store.seed(), *vectors], [config["seed"], *weights]
-    return Merge(
-        method=config["method"],
-        members=vectors,
-        weights=weights,
-        identities=config["identities"],
-        seed=store.seed() if config["method"] != "linear" else None,
-        statistics=store.statistics_of(members) if store.statistics else None,
-        options=config["options"],
-    )
-
-
-def _keep_tokens(result: MergeScore, unit: str, desk: Desk) -> None:
-    for name, nats in result.token_nats.items():
-        write_token_nats(Path(desk.store.root), unit, desk.marks[name], nats)
-
-
 class _DriverOnly:
     """Stays in the driver: Tune stores a state that nobody restores, so it is stored as None."""
 
@@ -213,6 +137,7 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         self._advance = advance
         self._total = total
         self._open: dict[str, Question] = {}
+        self._lost: dict[str, Scored] = {}
         self.broken: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -236,7 +161,22 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             "domains": list(question.domains),
             "keep_tokens": question.keep_tokens,
             "slopes": question.slopes,
+            "raced": question.ticket is not None,
         }
+
+    def stops(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return whether the race stops a trial after the stage that it reports."""
+        answer = json.loads(result["answer"])
+        nats = {name: np.array(values) for name, values in answer["nats"].items()}
+        scored = self._questions.judge(self._open[trial_id], answer["stage"], nats)
+        if scored is None:
+            return False
+        self._lost[trial_id] = replace(
+            scored,
+            merge_seconds=answer["merge_seconds"],
+            evaluate_seconds=answer["evaluate_seconds"],
+        )
+        return True
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -249,6 +189,10 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             self.fail(trial_id, answer["failure"])
             return
         question = self._open.pop(trial_id)
+        lost = self._lost.pop(trial_id, None)
+        if lost is not None:
+            self._answer(question, lost)
+            return
         self._answer(question, _scored(question, answer, self._questions.domain_marks))
 
     def fail(self, trial_id: str, reason: str) -> None:

@@ -64,14 +64,7 @@ class Evaluator:
         Raises RunError, naming the domain, when a loss is not finite; StudyError for an unknown
         name.
         """
-        return {
-            name: domain_score(
-                nats,
-                self._sizes(name) - 1,
-                int(scored_bytes(self._domains[name], self.length).sum()),
-            )
-            for name, nats in self.score_blocks(domains).items()
-        }
+        return self.scores_of(self.score_blocks(domains))
 
     def score_blocks(self, domains: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return the summed nats of each window, float64 [windows] by domain.
@@ -79,13 +72,37 @@ class Evaluator:
         Raises RunError, naming the domain, when one is not finite; StudyError for an unknown name.
         """
         names = tuple(self._domains if domains is None else domains)
-        sums = {name: np.empty(self._sizes(name).size) for name in names}
-        for group, pieces in self._passes(names):
+        return self.score_some({name: np.arange(self._sizes(name).size) for name in names})
+
+    def score_some(self, blocks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the summed nats of the windows `blocks[domain]` [n], float64 [n], in their order.
+
+        Raises RunError, naming the domain, when one is not finite; StudyError for an unknown name.
+        """
+        names = tuple(blocks)
+        sums = {name: np.full(self._sizes(name).size, np.nan) for name in names}
+        for group, pieces in self._passes(names, blocks):
             nats = torch.cat([piece.double().sum(1) for piece in pieces]).cpu().numpy()
             for place, block, value in zip(group.domains, group.blocks, nats, strict=True):
                 sums[names[place]][block] = value
-        _require_finite(sums)
-        return sums
+        found = {name: sums[name][wanted] for name, wanted in blocks.items()}
+        _require_finite(found)
+        return found
+
+    def scores_of(self, nats: Mapping[str, np.ndarray]) -> dict[str, DomainScore]:
+        """Return the scores of summed nats of all windows, `nats[domain]` [windows]."""
+        return {
+            name: domain_score(
+                values,
+                self._sizes(name) - 1,
+                int(scored_bytes(self._domains[name], self.length).sum()),
+            )
+            for name, values in nats.items()
+        }
+
+    def windows_of(self, name: str) -> int:
+        """Return the number of windows of a domain."""
+        return int(self._sizes(name).size)
 
     def token_nats(self, domains: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return the nats of every scored token in window order, float32 [tokens] by domain.
@@ -125,10 +142,16 @@ class Evaluator:
             for batch in tokens.split(max(1, self.batch_tokens // tokens.shape[1]))
         ]
 
-    def _passes(self, names: tuple[str, ...]) -> Iterator[tuple[Group, list[torch.Tensor]]]:
-        """Yield the windows of the named domains with their token nats, batch by batch."""
+    def _passes(
+        self, names: tuple[str, ...], blocks: Mapping[str, np.ndarray] | None = None
+    ) -> Iterator[tuple[Group, list[torch.Tensor]]]:
+        """Yield the windows of the named domains (or some of them) with their token nats."""
         with torch.inference_mode():
             for group, tokens in self._windows(names):
+                if blocks is not None:
+                    group, tokens = _some(group, tokens, [blocks[name] for name in names])
+                if not len(tokens):
+                    continue
                 step = max(1, self.batch_tokens // tokens.shape[1])
                 yield group, [self._batch_nats(batch) for batch in tokens.split(step)]
 
@@ -204,6 +227,20 @@ class Evaluator:
             return False
         slack = HEAD_TOLERANCE if hidden.dtype == torch.float32 else 2.0**-7
         return bool((got - expected).abs().max() <= slack * expected.abs().max().clamp(min=1e-30))
+
+
+def _some(
+    group: Group, tokens: torch.Tensor, wanted: Sequence[np.ndarray]
+) -> tuple[Group, torch.Tensor]:
+    """Return the windows of a group whose blocks are in `wanted[domain]`; all: the same tensor."""
+    kept = np.zeros(len(group.blocks), dtype=bool)
+    for place, blocks in enumerate(wanted):
+        kept |= (group.domains == place) & np.isin(group.blocks, blocks)
+    if kept.all():
+        return group, tokens
+    rows = torch.from_numpy(np.flatnonzero(kept)).to(tokens.device)
+    some = Group(tokens=group.tokens[kept], domains=group.domains[kept], blocks=group.blocks[kept])
+    return some, tokens[rows]
 
 
 def _require_finite(nats: Mapping[str, np.ndarray]) -> None:

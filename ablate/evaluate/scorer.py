@@ -120,6 +120,11 @@ class Scorer:
             token_nats=nats,
         )
 
+    @property
+    def evaluator(self) -> Evaluator:
+        """Return what scores the live model, the merge made last."""
+        return self._evaluator
+
     def merge(self, merge: Merge) -> float:
         """Write a merge into the live model and return the seconds it took."""
         method = merge_method(merge.method)

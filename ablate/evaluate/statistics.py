@@ -71,6 +71,12 @@ def group_starts(blocks: int) -> np.ndarray:
     return np.arange(groups) * blocks // max(groups, 1)
 
 
+def group_blocks_of(blocks: int, groups: np.ndarray) -> list[np.ndarray]:
+    """Return the blocks of each of `groups` among the groups of `blocks` blocks."""
+    edges = np.append(group_starts(blocks), blocks)
+    return [np.arange(edges[group], edges[group + 1]) for group in groups]
+
+
 def group_sums(values: np.ndarray) -> np.ndarray:
     """Return the sums over each group of blocks, float64 [groups], of `values` [blocks]."""
     return np.add.reduceat(values.astype(np.float64), group_starts(values.size))

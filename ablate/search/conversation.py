@@ -6,6 +6,7 @@ has been told and none after it, however many evaluators work and whichever fini
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from ablate.mixture import Mixture
@@ -20,10 +21,16 @@ class Pause(Enum):
 
 
 class Conversation:
-    """At most `trials` distinct mixtures of one algorithm, asked and told in a fixed order."""
+    """At most `trials` distinct mixtures of one algorithm, asked and told in a fixed order.
 
-    def __init__(self, algorithm: Algorithm, trials: int) -> None:
+    `on_told`, where it is set, is called with every mixture whose value was told, in that order.
+    """
+
+    def __init__(self, algorithm: Algorithm, trials: int, at_once: int | None = None) -> None:
+        """Talk with `algorithm`; at most `at_once` proposals wait for their values."""
         self._algorithm = algorithm
+        self._most_open = min(algorithm.lookahead, at_once or algorithm.lookahead)
+        self.on_told: Callable[[Mixture], None] | None = None
         self._trials = trials
         self._asked: list[Mixture] = []
         self._told = 0
@@ -48,7 +55,7 @@ class Conversation:
         """Return the next proposal, or why there is none now."""
         if len(self._asked) >= self._trials:
             return Pause.DONE
-        while len(self._asked) - self._told >= self._algorithm.lookahead:
+        while len(self._asked) - self._told >= self._most_open:
             if not self._tell_one():
                 return Pause.WAIT
         while (mixture := self._algorithm.ask()) is None:
@@ -70,4 +77,6 @@ class Conversation:
             return False
         self._told += 1
         self._algorithm.tell(mixture, self._values[mixture.key()])
+        if self.on_told is not None:
+            self.on_told(mixture)
         return True

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,29 @@ from ablate.workspace import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """Where a race stopped a candidate: what its scores on a part of the tokens say.
+
+    `race` is the fingerprint of the race's rules and question; `stage` and `share` how far it came;
+    `tokens` how many it was scored on; `estimate` its objective over all tokens, in nats per token,
+    estimated with the leader's help; `values` its objective over what each stage reached had seen.
+    """
+
+    race: str
+    stage: int
+    share: float
+    tokens: int
+    estimate: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scored:
     """Scores of one candidate: `scores[domain fingerprint]`; `error` when its trial failed.
 
     `slopes[domain fingerprint][unit fingerprint]` are derivatives of the loss with respect to the
-    unit's weight, nats per token, where they were asked for.
+    unit's weight, nats per token, where they were asked for. `stopped` is there when a race stopped
+    the candidate before it had scores.
     """
 
     key: str
@@ -33,6 +51,7 @@ class Scored:
     merge_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     error: str | None = None
+    stopped: Stopped | None = None
 
     def joined(self, other: Scored) -> Scored:
         """Return both entries as one: scores united, seconds added, the later error kept."""
@@ -46,6 +65,7 @@ class Scored:
             merge_seconds=self.merge_seconds + other.merge_seconds,
             evaluate_seconds=self.evaluate_seconds + other.evaluate_seconds,
             error=other.error,
+            stopped=other.stopped or self.stopped,
         )
 
 
@@ -124,6 +144,7 @@ def _to_json(scored: Scored) -> dict[str, Any]:
         "merge_seconds": scored.merge_seconds,
         "evaluate_seconds": scored.evaluate_seconds,
         "error": scored.error,
+        "stopped": None if scored.stopped is None else asdict(scored.stopped),
     }
 
 
@@ -138,4 +159,18 @@ def _from_json(body: Mapping[str, Any]) -> Scored:
         merge_seconds=float(body["merge_seconds"]),
         evaluate_seconds=float(body["evaluate_seconds"]),
         error=body["error"],
+        stopped=_stopped(body.get("stopped")),
+    )
+
+
+def _stopped(value: Mapping[str, Any] | None) -> Stopped | None:
+    if value is None:
+        return None
+    return Stopped(
+        race=str(value["race"]),
+        stage=int(value["stage"]),
+        share=float(value["share"]),
+        tokens=int(value["tokens"]),
+        estimate=float(value["estimate"]),
+        values=tuple(float(one) for one in value["values"]),
     )

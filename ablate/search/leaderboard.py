@@ -74,6 +74,11 @@ class Leaderboard:
         """Return the rows whose trial failed."""
         return tuple(row for row in self.trials if row.error is not None)
 
+    @property
+    def stopped(self) -> tuple[Trial, ...]:
+        """Return the mixtures that a race stopped before they were scored in full."""
+        return tuple(row for row in self.trials if row.stopped is not None)
+
     def ranked(self, rank: int) -> Trial:
         """Return the mixture at `rank`, counted from one."""
         mixtures = self.mixtures

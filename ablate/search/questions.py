@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
+
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
 from ablate.search.algorithms import Value
@@ -16,6 +18,8 @@ from ablate.search.candidates import Candidate, mixture_candidate
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.journal import Journal, Scored
 from ablate.search.objective import objective_value
+from ablate.search.paired import ByDomain
+from ablate.search.racer import Racer, Ticket
 from ablate.study import MergeSettings
 
 
@@ -24,13 +28,15 @@ class Question:
     """One candidate and the domains on which it is to be run.
 
     `keep_tokens` asks for the nats of every token to be kept (units: the ensemble proxy is made of
-    them), `slopes` for the derivative of each loss along every unit.
+    them), `slopes` for the derivative of each loss along every unit. With a `ticket` it may be
+    stopped by the race.
     """
 
     candidate: Candidate
     domains: tuple[str, ...]
     keep_tokens: bool = False
     slopes: bool = False
+    ticket: Ticket | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,7 @@ class Questions:
 
     `begin` is called when every base model is scored, so that an algorithm may look at them.
     `kept` are the (unit, domain) fingerprints whose token likelihoods are at hand already; None
-    when they are not wanted.
+    when they are not wanted. `racer` may stop mixtures before they are scored in full.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Questions:
         base: Sequence[Candidate] = (),
         begin: Callable[[], Conversation] | None = None,
         kept: Set[tuple[str, str]] | None = None,
+        racer: Racer | None = None,
     ) -> None:
         self._pool = pool
         self._frame = frame
@@ -91,6 +98,7 @@ class Questions:
         self._base = deque(base)
         self._begin = begin
         self._conversation: Conversation | None = None
+        self._racer = racer
         self._kept = None if kept is None else set(kept)
         self._open: dict[str, list[Mixture]] = {}
         self._base_open: set[str] = set()
@@ -102,6 +110,11 @@ class Questions:
     def domain_marks(self) -> Mapping[str, str]:
         """Return fingerprint[domain]."""
         return self._frame.domains
+
+    @property
+    def stages(self) -> list[dict[str, np.ndarray]]:
+        """Return the groups of windows that each stage of the race adds; none without a race."""
+        return [] if self._racer is None else self._racer.stages
 
     def identities(self, candidate: Candidate) -> list[str]:
         """Return the fingerprints of a candidate's members, in their order."""
@@ -122,6 +135,8 @@ class Questions:
             return Pause.WAIT
         if self._conversation is None:
             self._conversation = self._begin()
+            if self._racer is not None:
+                self._conversation.on_told = self._heard
         return self._next_proposal(self._conversation)
 
     def _next_proposal(self, conversation: Conversation) -> Question | Pause:
@@ -130,7 +145,7 @@ class Questions:
             if candidate.key in self._open:
                 self._open[candidate.key].append(mixture)
                 continue
-            question = self._question(candidate, conversation.wants_gradient)
+            question = self._question(candidate, conversation.wants_gradient, mixture)
             if question is not None:
                 self._open[candidate.key].append(mixture)
                 return question
@@ -156,9 +171,33 @@ class Questions:
         for mixture in self._open.pop(candidate.key, []):
             self._tell(mixture, candidate)
 
-    def _question(self, candidate: Candidate, slopes: bool = False) -> Question | None:
+    def judge(self, question: Question, stage: int, nats: ByDomain) -> Scored | None:
+        """Return the answer to a question that the race stops, None when it goes on.
+
+        `nats[domain]` are those of the groups that `stage` adds.
+        """
+        assert self._racer is not None and question.ticket is not None
+        stopped = self._racer.judge(question.ticket, stage, nats)
+        return None if stopped is None else Scored(key=question.candidate.key, stopped=stopped)
+
+    def _heard(self, mixture: Mixture) -> None:
+        assert self._racer is not None
+        candidate = mixture_candidate(self._pool, mixture, self._merge)
+        self._racer.heard(mixture, self._journal.get(candidate.key))
+
+    def _lost(self, scored: Scored) -> bool:
+        """Return whether this race stopped a candidate already."""
+        stopped = scored.stopped
+        return self._racer is not None and stopped is not None and stopped.race == self._racer.mark
+
+    def _question(
+        self, candidate: Candidate, slopes: bool = False, mixture: Mixture | None = None
+    ) -> Question | None:
         """Return what is to be asked about a candidate, None when all is known or it is open."""
         if candidate.key in self._open:
+            return None
+        known = self._journal.get(candidate.key)
+        if mixture is not None and self._lost(known):
             return None
         missing = set(self._journal.missing(candidate.key, self._frame.domains))
         unkept = self._without_tokens(candidate)
@@ -167,11 +206,13 @@ class Questions:
         if not asked:
             return None
         self._open[candidate.key] = []
+        raced = self._racer is not None and mixture is not None and not known.scores
         return Question(
             candidate=candidate,
             domains=asked,
             keep_tokens=candidate.kind == "unit" and self._kept is not None,
             slopes=bool(flat),
+            ticket=self._racer.ticket(mixture) if raced and self._racer and mixture else None,
         )
 
     def _without_tokens(self, candidate: Candidate) -> set[str]:
@@ -193,6 +234,8 @@ class Questions:
             value = Value(value, value.goals, self._gradient(candidate, scored))
             if self.best is None or value < self.best[0]:
                 self.best = (float(value), mixture)
+        elif scored.stopped is not None and self._lost(scored):
+            value = Value(scored.stopped.estimate)
         if self._conversation is not None:
             self._conversation.result(mixture, value)
 

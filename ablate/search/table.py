@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ablate.evaluate.statistics import DomainScore
 from ablate.search.candidates import Candidate
-from ablate.search.journal import Scored
+from ablate.search.journal import Scored, Stopped
 from ablate.search.objective import objective_value
 from ablate.workspace import SCHEMA_VERSION, write_atomic
 
@@ -22,7 +22,10 @@ KIND_ORDER = ("seed", "unit", "proxy", "trained")
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One row: a scored model. Losses in nats per token; None where the trial failed."""
+    """One row: a scored model. Losses in nats per token; None where the trial failed.
+
+    `stopped` is there when a race stopped it: then it has no losses, and an estimate.
+    """
 
     candidate: Candidate
     scores: Mapping[str, DomainScore]
@@ -31,6 +34,7 @@ class Trial:
     merge_seconds: float
     evaluate_seconds: float
     error: str | None
+    stopped: Stopped | None = None
 
     @property
     def partitions(self) -> tuple[str, ...]:
@@ -96,6 +100,7 @@ def build_trial(
         merge_seconds=scored.merge_seconds,
         evaluate_seconds=scored.evaluate_seconds,
         error=scored.error,
+        stopped=None if complete else scored.stopped,
     )
 
 
@@ -121,20 +126,24 @@ def to_arrow(trials: Sequence[Trial], domains: Sequence[str]) -> pa.Table:
         "tokens": pa.array([row.candidate.tokens for row in rows], pa.int64()),
         "objective": pa.array([row.objective for row in rows], pa.float64()),
         "member_objective": pa.array([row.member_objective for row in rows], pa.float64()),
+        "estimate": _floats(row.stopped and row.stopped.estimate for row in rows),
     }
     for name in domains:
         scores = [row.scores.get(name) for row in rows]
         columns[f"loss/{name}"] = _floats(s.loss if s else None for s in scores)
         columns[f"stderr/{name}"] = _floats(s.stderr if s else None for s in scores)
         columns[f"bits_per_byte/{name}"] = _floats(s.bits_per_byte if s else None for s in scores)
-    columns["evaluated_tokens"] = pa.array(
-        [sum(score.tokens for score in row.scores.values()) for row in rows], pa.int64()
-    )
+    columns["evaluated_tokens"] = pa.array([_evaluated(row) for row in rows], pa.int64())
     columns["merge_seconds"] = _floats(row.merge_seconds for row in rows)
     columns["evaluate_seconds"] = _floats(row.evaluate_seconds for row in rows)
     columns["error"] = pa.array([row.error for row in rows], kinds)
     table = pa.table(columns)
     return table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
+
+
+def _evaluated(row: Trial) -> int:
+    seen = row.stopped.tokens if row.stopped else 0
+    return seen + sum(score.tokens for score in row.scores.values())
 
 
 def _floats(values: Any) -> pa.Array:

@@ -1,0 +1,170 @@
+"""An evaluator: a process that scores one trial's candidate after another with one model.
+
+A trial without a race is one call of `step`. A raced one is a call per stage: it reports the nats of
+the groups that the stage adds, and the driver's scheduler may end it there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from ablate.cluster.pool import Store
+from ablate.errors import AblateError
+from ablate.evaluate.blocks import Domain
+from ablate.evaluate.scorer import Merge, MergeScore, Scorer, ScorerSettings
+from ablate.evaluate.statistics import DomainScore, group_blocks_of, group_sums
+from ablate.evaluate.token_nats import write_token_nats
+
+# One scorer per evaluator process: Tune reuses the process for trial after trial.
+_scorers: dict[str, Scorer] = {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Desk:
+    """What every trial of a run has at hand; `marks` are fingerprint[domain].
+
+    `stages` are the groups of windows that each stage of the race adds, by domain.
+    """
+
+    run: str
+    settings: ScorerSettings
+    domains: list[Domain]
+    marks: dict[str, str]
+    store: Store
+    stages: list[dict[str, np.ndarray]]
+
+
+class EvaluatorProcess(tune.Trainable):  # type: ignore[misc]
+    """Tune's trainable."""
+
+    def setup(self, config: dict[str, Any], desk: Desk | None = None) -> None:
+        """Take the first candidate; `desk` comes from `tune.with_parameters`."""
+        assert desk is not None
+        self._desk = desk
+        self._race: _Race | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next candidate; the model stays."""
+        self._race = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Score the candidate; what ablate raises on purpose is a result, not a dead process."""
+        done = True
+        try:
+            if self.config["raced"]:
+                answer, done = self._next_stage()
+            else:
+                answer = _score(self.config, self._desk)
+        except AblateError as error:
+            answer = {"failure": str(error)}
+        # As text: Tune flattens nested results, and copies every key of a flat one many times.
+        return {"answer": json.dumps(answer), "done": done}
+
+    def _next_stage(self) -> tuple[dict[str, Any], bool]:
+        if self._race is None:
+            self._race = _Race(self.config, self._desk)
+        return self._race.advance()
+
+
+class _Race:
+    """A candidate on its way through the stages; its merge stays in the live model."""
+
+    def __init__(self, config: dict[str, Any], desk: Desk) -> None:
+        self._scorer = _scorer(desk)
+        self._domains = config["domains"]
+        self._stages = desk.stages
+        self._stage = 0
+        self._merge_seconds = self._scorer.merge(_merge(config, desk.store))
+        self._evaluate_seconds = 0.0
+        count = self._scorer.evaluator.windows_of
+        self._nats = {name: np.full(count(name), np.nan) for name in self._domains}
+
+    def advance(self) -> tuple[dict[str, Any], bool]:
+        """Return the next stage's report, and whether it is the last: all scores."""
+        last = self._stage == len(self._stages)
+        groups = {} if last else self._stages[self._stage]
+        self._see(self._unseen() if last else self._blocks(groups))
+        times = {"merge_seconds": self._merge_seconds, "evaluate_seconds": self._evaluate_seconds}
+        if last:
+            scores = self._scorer.evaluator.scores_of(self._nats)
+            return {**_scores(scores), "slopes": {}, **times}, True
+        nats = {name: group_sums(self._nats[name])[wanted] for name, wanted in groups.items()}
+        self._stage += 1
+        report = {name: values.tolist() for name, values in nats.items()}
+        return {"stage": self._stage - 1, "nats": report, **times}, False
+
+    def _see(self, blocks: dict[str, np.ndarray]) -> None:
+        started = time.perf_counter()
+        for name, nats in self._scorer.evaluator.score_some(blocks).items():
+            self._nats[name][blocks[name]] = nats
+        self._evaluate_seconds += time.perf_counter() - started
+
+    def _blocks(self, groups: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count = self._scorer.evaluator.windows_of
+        none = np.zeros(0, dtype=np.int64)
+        return {
+            name: np.concatenate([none, *group_blocks_of(count(name), wanted)])
+            for name, wanted in groups.items()
+        }
+
+    def _unseen(self) -> dict[str, np.ndarray]:
+        return {name: np.flatnonzero(np.isnan(nats)) for name, nats in self._nats.items()}
+
+
+def _score(config: dict[str, Any], desk: Desk) -> dict[str, Any]:
+    scorer = _scorer(desk)
+    merge = _merge(config, desk.store)
+    result = scorer.score(merge, config["domains"], keep_tokens=config["keep_tokens"])
+    if config["keep_tokens"]:
+        _keep_tokens(result, config["identities"][0], desk)
+    slopes = {}
+    if config["slopes"]:
+        slopes = scorer.slopes(desk.store.units(), desk.store.seed(), config["domains"])
+    return {
+        **_scores(result.scores),
+        "slopes": slopes,
+        "merge_seconds": result.merge_seconds,
+        "evaluate_seconds": result.evaluate_seconds,
+    }
+
+
+def _scorer(desk: Desk) -> Scorer:
+    scorer = _scorers.get(desk.run)
+    if scorer is None:
+        _scorers.clear()
+        scorer = _scorers[desk.run] = Scorer(desk.settings, desk.domains)
+    return scorer
+
+
+def _scores(scores: dict[str, DomainScore]) -> dict[str, Any]:
+    return {"scores": {name: score.to_json() for name, score in scores.items()}}
+
+
+def _merge(config: dict[str, Any], store: Store) -> Merge:
+    members = [(name, index) for name, index, _ in config["members"]]
+    weights = [share for _, _, share in config["members"]]
+    vectors = [store.vector(member) for member in members]
+    if config["seed"]:  # a linear merge with a share of the seed: one more member
+        vectors, weights = [store.seed(), *vectors], [config["seed"], *weights]
+    return Merge(
+        method=config["method"],
+        members=vectors,
+        weights=weights,
+        identities=config["identities"],
+        seed=store.seed() if config["method"] != "linear" else None,
+        statistics=store.statistics_of(members) if store.statistics else None,
+        options=config["options"],
+    )
+
+
+def _keep_tokens(result: MergeScore, unit: str, desk: Desk) -> None:
+    for name, nats in result.token_nats.items():
+        write_token_nats(Path(desk.store.root), unit, desk.marks[name], nats)

@@ -1,0 +1,67 @@
+"""Refuse a search that could not start, before anything is trained."""
+
+from __future__ import annotations
+
+from ablate.errors import StudyError
+from ablate.merge import check_options
+from ablate.plugins import resolve
+from ablate.search.algorithms import ALGORITHMS
+from ablate.search.candidates import ENSEMBLE
+from ablate.study import MergeSettings, SearchSettings, Study
+
+
+def check_search(study: Study) -> None:
+    """Refuse a search that could not start, before anything is trained."""
+    search = study.search
+    name = search.algorithm
+    if name != "auto":
+        resolve(name, ALGORITHMS, "search.algorithm")
+    if name == "nsga2" and len(search.objectives) < 2:
+        raise StudyError(
+            f"search.objectives must name two goals or more for nsga2, got {len(search.objectives)}; "
+            "add goals, or use another algorithm"
+        )
+    check_merge(search.merge)
+    _check_racing(search)
+    if getattr(ALGORITHMS.get(name), "wants_gradient", False) and search.merge.method != "linear":
+        raise StudyError(
+            f"search.algorithm {name} must stand with search.merge.method: linear, got "
+            f"'{search.merge.method}'; use surrogate there"
+        )
+
+
+def _check_racing(search: SearchSettings) -> None:
+    """Refuse a race where trials need all scores, or have nothing to save."""
+    if search.racing is None:
+        return
+    if search.merge.method == ENSEMBLE:
+        raise StudyError(
+            "search.racing must not stand with search.merge.method: ensemble, which scores all "
+            "mixtures at once; leave racing out"
+        )
+    if search.objectives or search.algorithm == "nsga2":
+        raise StudyError(
+            "search.racing must not stand with search.objectives: a mixture that loses on one may "
+            "lead on another; leave one of them out"
+        )
+    if getattr(ALGORITHMS.get(search.algorithm), "wants_gradient", False):
+        raise StudyError(
+            f"search.racing must not stand with search.algorithm {search.algorithm}, which needs "
+            "every gradient; use surrogate"
+        )
+
+
+def check_merge(merge: MergeSettings) -> None:
+    """Refuse an unknown merge method, options that it lacks, and a scale that is not for it."""
+    if merge.method != "linear" and merge.scale is not None:
+        raise StudyError(
+            f"search.merge.scale must stand with method: linear, got '{merge.method}'; set "
+            "search.merge.options.scale"
+        )
+    if merge.method == ENSEMBLE:
+        if merge.options:
+            raise StudyError(
+                f"search.merge.options must be empty for the ensemble, got {sorted(merge.options)}"
+            )
+        return
+    check_options(merge.method, merge.options)
