@@ -29,6 +29,7 @@ from ablate.plugins import resolve
 from ablate.progress import bar, note
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Task
+from ablate.search.algorithms.by_groups import ByGroups
 from ablate.search.candidates import (
     ENSEMBLE,
     Candidate,
@@ -41,6 +42,7 @@ from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Question, Questions
+from ablate.search.spaces.groups import partition_groups
 from ablate.search.table import Trial, write_table
 from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
@@ -246,7 +248,10 @@ def _conversation(standing: Standing, name: str) -> Conversation:
         ensemble=None if proxy is None else ensemble,
         ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],
     )
-    algorithm = resolve(name, ALGORITHMS, "search.algorithm")(task)
+    build = resolve(name, ALGORITHMS, "search.algorithm")
+    groups = partition_groups(search.space, standing.pool.units_of())
+    hierarchical = groups and name != "exhaustive"
+    algorithm = ByGroups(task, groups, build) if hierarchical else build(task)
     at_once = None if search.racing is None else search.racing.at_once
     return Conversation(algorithm, search.trials, at_once)
 

@@ -203,6 +203,9 @@ class SpaceSettings(Settings):
     include: Names = Field((), description="Partitions that every mixture has.")
     exclude: Names = Field((), description="Partitions that none has.")
     max_tokens: Int | None = Field(None, gt=0, description="Most trained tokens behind it.")
+    groups: dict[str, Names] = Field(
+        {}, description="Groups of partitions (names or patterns like cc-*): searched first."
+    )
     bounds: dict[str, tuple[Float, Float]] = Field(
         {}, description="simplex: [least, most] proportion of a partition."
     )

@@ -12,6 +12,7 @@ from rich.text import Text
 from ablate.corpus import Corpus
 from ablate.planning import Plan
 from ablate.search.candidates import ENSEMBLE
+from ablate.search.choice import large
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
@@ -192,7 +193,7 @@ def plan_table(plan: Plan) -> list[Table | Text]:
 
 
 def _mixtures(plan: Plan) -> str:
-    return "a continuum of" if plan.mixtures is None else f"{plan.mixtures:,}"
+    return "a continuum of" if plan.mixtures is None else large(plan.mixtures)
 
 
 def status_table(status: Status) -> Table:

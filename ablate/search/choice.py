@@ -6,6 +6,13 @@ from ablate.search.candidates import ENSEMBLE
 from ablate.study import Study
 
 
+def large(count: int) -> str:
+    """Return a count as text, in powers of ten where it is beyond reading."""
+    if count < 10**12:
+        return f"{count:,}"
+    return f"about 10^{len(str(count)) - 1}"
+
+
 def choose_algorithm(study: Study, mixtures: int | None) -> tuple[str, str]:
     """Return the algorithm and one phrase that says why.
 
@@ -15,7 +22,7 @@ def choose_algorithm(study: Study, mixtures: int | None) -> tuple[str, str]:
     """
     search = study.search
     trials, name = search.trials, search.algorithm
-    some = "a continuum of" if mixtures is None else f"{mixtures:,}"
+    some = "a continuum of" if mixtures is None else large(mixtures)
     if name != "auto":
         most = trials if mixtures is None else min(trials, mixtures)
         return name, f"up to {most:,} of {some} mixtures"

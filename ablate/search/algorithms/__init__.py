@@ -6,9 +6,7 @@ An algorithm is built from a `Task` and spoken to by `ask` and `tell`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from ablate.mixture import Mixture
 from ablate.search.algorithms.by_optuna import cma_es, gaussian_process, nsga2, tpe
 from ablate.search.algorithms.ensemble_first import EnsembleFirst
 from ablate.search.algorithms.exhaustive import Exhaustive
@@ -22,27 +20,9 @@ from ablate.search.algorithms.greedy import (
 from ablate.search.algorithms.random import Random
 from ablate.search.algorithms.sobol import Sobol
 from ablate.search.algorithms.surrogate import Surrogate
-from ablate.search.algorithms.task import Task, Value
+from ablate.search.algorithms.task import Algorithm, Task, Value
 
 __all__ = ["ALGORITHMS", "Algorithm", "Task", "Value"]
-
-
-class Algorithm(Protocol):
-    """What proposes mixtures and learns from their values."""
-
-    lookahead: int
-    """How many proposals may be open at once: fixed, so that no timing changes a search."""
-
-    def ask(self) -> Mixture | None:
-        """Return the next mixture; None = waiting for values, or done when none is open."""
-        ...
-
-    def tell(self, mixture: Mixture, value: float | None) -> None:
-        """Take a value (smaller is better), or None for a trial that failed.
-
-        The value is a `Value` when more is known of it: several goals, a gradient.
-        """
-        ...
 
 
 ALGORITHMS: dict[str, Callable[[Task], Algorithm]] = {

@@ -17,7 +17,7 @@ from ablate.search.spaces import SimplexSpace, vector
 
 FIRST_STEP = 1.0  # largest change of a log weight in a first step
 GROW, SHRINK = 1.6, 0.35
-SMALLEST_STEP = 1e-3
+SMALLEST_STEP, LONGEST_STEP = 1e-3, 20.0
 REVIVED = 1e-3  # weight from which a partition that has none may grow again
 DRAWS = 64
 
@@ -59,7 +59,8 @@ class Gradient:
         """Take a value with its gradient; a failed trial shortens the step."""
         known = isinstance(value, Value) and value.gradient is not None
         if known and isinstance(value, Value) and (self._best is None or value < self._best[1]):
-            self._step *= GROW if self._best is not None else 1.0
+            grown = self._step * (GROW if self._best is not None else 1.0)
+            self._step = min(grown, LONGEST_STEP)
             self._best = (mixture, value)
         else:
             self._step *= SHRINK
@@ -72,7 +73,9 @@ class Gradient:
             slope = np.array([slopes.get(name, 0.0) for name in self._space.names])
             slope = slope - slope.mean()
             rate = self._step / max(float(np.abs(slope).max()), 1e-12)
-            weights = np.maximum(vector(self._space, mixture), REVIVED) * np.exp(-rate * slope)
+            change = -rate * slope
+            lift = np.exp(change - change.max())
+            weights = np.maximum(vector(self._space, mixture), REVIVED) * lift
             found = self._space.nearest(weights / weights.sum())
             if found.key() not in self._seen:
                 return found

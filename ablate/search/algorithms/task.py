@@ -1,9 +1,10 @@
-"""What an algorithm is built from, and what it is told."""
+"""What an algorithm is, what it is built from, and what it is told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -29,6 +30,24 @@ class Task:
     goals: int = 1
     ensemble: Ensemble | None = None
     ensemble_best: Mixture | None = None
+
+
+class Algorithm(Protocol):
+    """What proposes mixtures and learns from their values."""
+
+    lookahead: int
+    """How many proposals may be open at once: fixed, so that no timing changes a search."""
+
+    def ask(self) -> Mixture | None:
+        """Return the next mixture; None = waiting for values, or done when none is open."""
+        ...
+
+    def tell(self, mixture: Mixture, value: float | None) -> None:
+        """Take a value (smaller is better), or None for a trial that failed.
+
+        The value is a `Value` when more is known of it: several goals, a gradient.
+        """
+        ...
 
 
 class Value(float):

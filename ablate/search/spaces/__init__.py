@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from ablate.mixture import Mixture
+from ablate.search.spaces.groups import partition_groups
 from ablate.search.spaces.partitions import Partitions, check_names
 from ablate.search.spaces.simplex import SimplexSpace, simplex_space
 from ablate.search.spaces.subsets import SubsetSpace, subset_space
@@ -54,6 +55,7 @@ def make_space(settings: SpaceSettings, partitions: Partitions, weighting: str) 
     Raises StudyError for unknown names and for rules that no mixture keeps.
     """
     check_names(settings, partitions)
+    partition_groups(settings, partitions.tokens)
     if settings.kind == "subsets":
         return subset_space(settings, partitions.units, partitions.tokens, weighting)
     return simplex_space(settings, partitions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -112,20 +113,26 @@ class SubsetSpace:
         with the smallest Euclidean distance is returned.
         """
         order = self._by_weight(weights)
+        held = tuple(n for n, w in zip(self.names, weights, strict=True) if w > 0)
+        if self.legal(held) and self._distance(self.mixture(held), weights) < 1e-15:
+            return self.mixture(held)
         best: tuple[float, Mixture] | None = None
         for size in self._sizes():
             members = self._first_legal(order, size)
             if members is None:
                 continue
             mixture = self.mixture(members)
-            shares = dict(mixture.weights)
-            gaps = [shares.get(n, 0.0) - float(w) for n, w in zip(self.names, weights, strict=True)]
-            distance = math.fsum(gap * gap for gap in gaps)
+            distance = self._distance(mixture, weights)
             if best is None or distance < best[0] - 1e-15:
                 best = (distance, mixture)
         if best is None:
             raise StudyError("search.space must hold a mixture; loosen its rules")
         return best[1]
+
+    def _distance(self, mixture: Mixture, weights: np.ndarray) -> float:
+        shares = dict(mixture.weights)
+        gaps = [shares.get(n, 0.0) - float(w) for n, w in zip(self.names, weights, strict=True)]
+        return math.fsum(gap * gap for gap in gaps)
 
     def vary(self, mixture: Mixture, rng: np.random.Generator, reach: float) -> Mixture:
         """Return a legal subset a few additions, drops and swaps away; itself when none is found."""
@@ -167,6 +174,9 @@ class SubsetSpace:
 
     def _first_legal(self, order: list[str], size: int) -> tuple[str, ...] | None:
         """Return the set of `size` partitions that takes from `order` what the limit allows."""
+        if self.max_tokens is None:
+            found = tuple(sorted([*self.include, *order[: size - len(self.include)]]))
+            return found if len(found) == size and self.legal(found) else None
         members, rest = list(self.include), list(order)
         while len(members) < size and rest:
             name = rest.pop(0)
@@ -187,15 +197,22 @@ class SubsetSpace:
         return [len(self.include) + added for added in self._added_sizes()]
 
     def _sample(self, rng: np.random.Generator) -> tuple[str, ...] | None:
-        sizes = list(self._added_sizes())
-        shares = np.array([float(math.comb(len(self.free), added)) for added in sizes])
+        sizes, shares = self._size_shares
         for _ in range(REJECTION_TRIES):
-            added = sizes[int(rng.choice(len(sizes), p=shares / shares.sum()))]
+            added = sizes[int(rng.choice(len(sizes), p=shares))]
             extra = rng.choice(len(self.free), size=added, replace=False)
             members = tuple(sorted(self.include + tuple(self.free[i] for i in extra)))
             if self._within_budget(members):
                 return members
         return None
+
+    @cached_property
+    def _size_shares(self) -> tuple[list[int], np.ndarray]:
+        """Return how many partitions may be added, and the share of the sets that add so many."""
+        sizes = list(self._added_sizes())
+        chances = np.array([_log_comb(len(self.free), added) for added in sizes])
+        shares = np.exp(chances - chances.max())
+        return sizes, shares / shares.sum()
 
     def _added_sizes(self) -> range:
         """Return how many free partitions may join: at least one member in all."""
@@ -204,6 +221,10 @@ class SubsetSpace:
 
     def _within_budget(self, members: tuple[str, ...]) -> bool:
         return self.max_tokens is None or sum(map(self.tokens.get, members)) <= self.max_tokens  # type: ignore[arg-type]
+
+
+def _log_comb(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def subset_space(

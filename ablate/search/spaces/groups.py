@@ -1,0 +1,135 @@
+"""Groups of partitions: a search over hundreds goes over groups first, then inside the best ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from ablate.errors import StudyError, did_you_mean
+from ablate.search.spaces.simplex import SimplexSpace
+from ablate.search.spaces.subsets import SubsetSpace
+from ablate.study import SpaceSettings
+
+Groups = Mapping[str, tuple[str, ...]]
+
+
+def partition_groups(
+    settings: SpaceSettings, partitions: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the partitions of each group of `settings`, sorted; ungrouped ones are groups alone.
+
+    A group names partitions or patterns (`cc-*`). Empty when the study has no groups. Raises
+    StudyError when a name is unknown, a partition is in two groups, or a group has a lone
+    partition's name.
+    """
+    if not settings.groups:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    home: dict[str, str] = {}
+    for group, patterns in sorted(settings.groups.items()):
+        members = set()
+        for pattern in patterns:
+            matched = [name for name in partitions if fnmatchcase(name, pattern)]
+            if pattern in partitions:  # a plain name, whatever marks it has
+                matched = [pattern]
+            if not matched:
+                raise StudyError(
+                    f"search.space.groups must name partitions, got '{pattern}' in '{group}'; "
+                    f"{did_you_mean(pattern, partitions)}"
+                )
+            members |= set(matched)
+        for name in sorted(members):
+            if name in home:
+                raise StudyError(
+                    f"search.space.groups must hold a partition once, got '{name}' in "
+                    f"'{home[name]}' and '{group}'; take it out of one"
+                )
+            home[name] = group
+        found[group] = tuple(sorted(members))
+    for name in sorted(set(partitions) - set(home)):
+        if name in found:
+            raise StudyError(
+                f"search.space.groups must not use the name of a partition outside the group, got "
+                f"'{name}'; rename the group"
+            )
+        found[name] = (name,)
+    return dict(sorted(found.items()))
+
+
+def over_groups(space: SubsetSpace | SimplexSpace, groups: Groups) -> SubsetSpace | SimplexSpace:
+    """Return the space of whole groups. Rules that it cannot say are kept when members are named.
+
+    Groups without a partition that may be used are left out.
+    """
+    usable = {g: kept for g, of in groups.items() if (kept := [n for n in of if n in space.names])}
+    tokens = {group: sum(space.tokens[name] for name in of) for group, of in usable.items()}
+    names = tuple(usable)
+    limit = space.max_tokens
+    if limit is not None and min(tokens.values()) > limit:
+        limit = None  # no whole group fits: parts of them do
+    if isinstance(space, SubsetSpace):
+        return SubsetSpace(
+            include=(),
+            free=names,
+            units={group: sum(space.units[name] for name in of) for group, of in usable.items()},
+            tokens=tokens,
+            weighting=space.weighting,
+            min_size=1,
+            max_size=len(names),
+            max_tokens=limit,
+        )
+    upper = dict(zip(space.names, space.upper, strict=True))
+    lower = dict(zip(space.names, space.lower, strict=True))
+    most = {group: min(1.0, sum(upper[n] for n in of)) for group, of in usable.items()}
+    least = {group: min(lower[n] for n in of) for group, of in usable.items()}
+    needed = next((k for k in range(1, len(names) + 1) if _reach(most, k) >= 1), len(names))
+    return SimplexSpace(
+        names=names,
+        lower=tuple(min(least[group], most[group]) for group in names),
+        upper=tuple(most[group] for group in names),
+        required=frozenset(),
+        tokens=tokens,
+        min_size=needed,
+        max_size=len(names),
+        max_tokens=None,
+    )
+
+
+def _reach(most: Mapping[str, float], count: int) -> float:
+    return sum(sorted(most.values(), reverse=True)[:count]) + 1e-9
+
+
+def inside_groups(
+    space: SubsetSpace | SimplexSpace, names: Collection[str]
+) -> SubsetSpace | SimplexSpace:
+    """Return the part of a space whose mixtures have only `names` and what it requires."""
+    if isinstance(space, SubsetSpace):
+        free = tuple(name for name in space.free if name in names)
+        most = min(space.max_size, len(free) + len(space.include))
+        return replace(space, free=free, max_size=most)
+    kept = [n for n in space.names if n in names or n in space.required]
+    places = [space.names.index(name) for name in kept]
+    return replace(
+        space,
+        names=tuple(kept),
+        lower=tuple(space.lower[place] for place in places),
+        upper=tuple(space.upper[place] for place in places),
+        max_size=min(space.max_size, len(kept)),
+    )
+
+
+def spread(
+    space: SubsetSpace | SimplexSpace, groups: Groups, weights: Mapping[str, float]
+) -> np.ndarray:
+    """Return weights [space.names]: each group's, over its partitions by their trained tokens."""
+    shares = dict.fromkeys(space.names, 0.0)
+    for group, weight in weights.items():
+        members = [name for name in groups[group] if name in shares]
+        total = sum(space.tokens[name] for name in members)
+        for name in members:
+            share = space.tokens[name] / total if total else 1 / len(members)
+            shares[name] = weight * share
+    return np.array([shares[name] for name in space.names])
