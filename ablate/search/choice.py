@@ -14,6 +14,14 @@ def large(count: int) -> str:
 
 
 def choose_algorithm(study: Study, mixtures: int | None) -> tuple[str, str]:
+    """Return the algorithm and one phrase that says why (`_choose`), and whether by groups."""
+    name, why = _choose(study, mixtures)
+    if study.search.space.groups and name != "exhaustive":
+        why += "; whole groups first, then inside the best ones"
+    return name, why
+
+
+def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
     """Return the algorithm and one phrase that says why.
 
     `mixtures` is the size of the space, None for a continuum. `auto` takes everything where it
