@@ -218,20 +218,20 @@ def _search(
         merge=search.merge,
         journal=journal,
         base=base,
-        begin=(lambda: _conversation(standing, name)) if merged else None,
+        begin=(lambda: begin_conversation(standing, name)) if merged else None,
         kept=standing.kept().keys(),
         racer=standing.racer(),
     )
     total = len(base) + (_proposals(standing) if merged else 0)
     _answer(standing, questions, cluster, total, set(standing.pool.by_member))
     if not merged:
-        search_ensemble(standing, journal, _conversation(standing, name))
+        search_ensemble(standing, journal, begin_conversation(standing, name))
     board = standing.leaderboard(journal)
     write_table(workspace.table, board.trials, board.domains)
     return board
 
 
-def _conversation(standing: Standing, name: str) -> Conversation:
+def begin_conversation(standing: Standing, name: str) -> Conversation:
     """Return the talk with the search's algorithm; the pool's units are scored by now."""
     search, proxy = standing.study.search, standing.ensemble()
     weights = standing.frame.weights

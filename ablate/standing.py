@@ -123,6 +123,7 @@ class Standing:
             units=self.pool.units_of(),
             weights=self.frame.weights,
             group_tokens=self.group_tokens,
+            goals=self.frame.goals or {},
         )
 
     @property

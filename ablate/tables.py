@@ -22,6 +22,8 @@ WIDTH = 80
 SHOWN_PER_SIZE = 3
 UNITS_SHOWN = 24
 DOMAINS_SHOWN = 10
+GOALS_SHOWN = 4
+FRONT_SHOWN = 12
 LABEL_WIDTH = 17
 
 
@@ -117,7 +119,25 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
                 _ensemble(row, board),
                 end_section=rank == min(per_size, len(rows)),
             )
-    return [table, Text(reading(board))]
+    return [table, *_pareto(board), Text(reading(board))]
+
+
+def _pareto(board: Leaderboard) -> list[Table | Text]:
+    """Return the mixtures that none beats on every goal, where the study has goals."""
+    if len(board.goals) < 2:
+        return []
+    front, names = board.pareto(), list(board.goals)[:GOALS_SHOWN]
+    table = _table(f"Pareto set: {len(front):,} of {len(board.mixtures):,} mixtures, none better "
+                   "on every goal")  # fmt: skip
+    table.columns[0].header, table.columns[0].ratio = "mixture", 1
+    for name in names:
+        table.add_column(Text(_short(name, 10)), justify="right", no_wrap=True)
+    for row in front[:FRONT_SHOWN]:
+        values = board.goal_values(row)[: len(names)]
+        table.add_row(Text(_members(row, board)), *(f"{value:.4f}" for value in values))
+    hidden = len(front) - FRONT_SHOWN
+    rest = f"{hidden:,} more: Leaderboard.pareto(), .plot_pareto()"
+    return [Text(), table, *([Text(rest)] if hidden > 0 else [])]
 
 
 def reading(board: Leaderboard) -> str:

@@ -59,3 +59,17 @@ def rank_agreement(pairs: Sequence[tuple[int, float, float]]) -> float | None:
         if len(one) > 2 and len(set(one)) > 1 and len(set(other)) > 1:
             found.append(float(spearmanr(one, other).statistic))
     return sum(found) / len(found) if found else None
+
+
+def undominated(points: Sequence[Sequence[float]]) -> np.ndarray:
+    """Return bool [m]: whether no other point is as good on every value and better on one.
+
+    Smaller is better. Equal points all stay.
+    """
+    values = np.asarray(points, dtype=float).reshape(len(points), -1)
+    kept = np.ones(len(values), dtype=bool)
+    for place in np.lexsort(values.T[::-1]):
+        if kept[place]:
+            mine = values[place]
+            kept &= ~((values >= mine).all(axis=1) & (values > mine).any(axis=1))
+    return kept

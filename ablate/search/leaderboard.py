@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.errors import StudyError
+from ablate.search import plots
 from ablate.search.candidates import ENSEMBLE
-from ablate.search.comparisons import compared, group_nats, rank_agreement, tied
+from ablate.search.comparisons import compared, group_nats, rank_agreement, tied, undominated
 from ablate.search.effects import interactions, leave_one_out, shapley
+from ablate.search.objective import objective_value
 from ablate.search.paired import Difference, paired_scores
 from ablate.search.spaces import Space, SubsetSpace
 from ablate.search.table import Trial, to_arrow
@@ -27,7 +29,8 @@ class Leaderboard:
     """All rows of a study under its present question.
 
     `domains` are the scored names; `merge` is the label of the present merge method; `weights`
-    the objective's weight[domain]; `group_tokens[domain]` the tokens of each group of windows.
+    the objective's weight[domain]; `group_tokens[domain]` the tokens of each group of windows;
+    `goals[name]` the weights of several objectives, where the study has them.
     """
 
     trials: tuple[Trial, ...]
@@ -37,6 +40,7 @@ class Leaderboard:
     units: dict[str, int]
     weights: Mapping[str, float]
     group_tokens: Mapping[str, np.ndarray]
+    goals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def mixtures(self) -> tuple[Trial, ...]:
@@ -88,22 +92,23 @@ class Leaderboard:
             )
         return mixtures[rank - 1]
 
+    def goal_values(self, row: Trial) -> tuple[float, ...]:
+        """Return a mixture's value of each goal, nats per token, in the order of `goals`."""
+        return tuple(objective_value(weights, row.losses) for weights in self.goals.values())
+
     def pareto(self, domains: Sequence[str] | None = None) -> tuple[Trial, ...]:
-        """Return the mixtures that no other one beats on every domain of `domains` (default all).
+        """Return the mixtures that no other one beats on every goal, the best first.
 
-        Losses are compared as they are; equal rows all stay.
+        Goals are `search.objectives`, or the losses on `domains` when they are given or the study
+        has no goals (None: on all). Losses are compared as they are; equal rows all stay.
         """
-        names = tuple(domains or self.domains)
         rows = self.mixtures
-        points = [tuple(row.losses[name] for name in names) for row in rows]
-
-        def dominated(mine: tuple[float, ...]) -> bool:
-            return any(
-                other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
-                for other in points
-            )
-
-        return tuple(row for row, mine in zip(rows, points, strict=True) if not dominated(mine))
+        if domains is None and self.goals:
+            points = [self.goal_values(row) for row in rows]
+        else:
+            names = tuple(self.domains if domains is None else domains)
+            points = [tuple(row.losses[name] for name in names) for row in rows]
+        return tuple(row for row, kept in zip(rows, undominated(points), strict=True) if kept)
 
     def tied_with_best(self, level: float = 0.95) -> tuple[Trial, ...]:
         """Return the mixtures that the paired test cannot tell from the best one, best first.
@@ -206,31 +211,31 @@ class Leaderboard:
         return frame
 
     def plot(self) -> Any:
-        """Return a plotly figure: objective of every mixture by size, the best of each marked."""
-        import plotly.graph_objects as go
+        """Return a plotly figure: objective of every mixture by size, the best of each joined."""
+        grouped = all(score.groups for row in self.mixtures for score in row.scores.values())
+        tied_rows = self.tied_with_best() if grouped else ()
+        return plots.by_size(self.mixtures, list(self.best_of_size.values()), tied_rows)
 
-        rows = self.mixtures
-        best = self.best_of_size.values()
-        figure = go.Figure()
-        figure.add_scatter(
-            x=[row.size for row in rows],
-            y=[row.objective for row in rows],
-            text=[" + ".join(row.partitions) for row in rows],
-            mode="markers",
-            name="mixture",
-        )
-        figure.add_scatter(
-            x=[row.size for row in best],
-            y=[row.objective for row in best],
-            text=[" + ".join(row.partitions) for row in best],
-            mode="lines+markers",
-            name="best of its size",
-        )
-        figure.update_layout(
-            xaxis_title="partitions in the mixture",
-            yaxis_title="objective (mean loss, nats per token)",
-        )
-        return figure
+    def plot_pareto(self) -> Any:
+        """Return a plotly figure: every pair of the study's goals, the Pareto set marked.
+
+        Raises StudyError when the study has no goals (`search.objectives`).
+        """
+        if len(self.goals) < 2:
+            raise StudyError(
+                f"search.objectives must name two goals or more for a Pareto plot, got "
+                f"{len(self.goals)}; add goals"
+            )
+        values = {row.candidate.key: self.goal_values(row) for row in self.mixtures}
+        return plots.pareto_front(self.mixtures, self.pareto(), list(self.goals), values)
+
+    def plot_effects(self, level: float = 0.95) -> Any:
+        """Return a plotly figure: what each partition does to the objective, with intervals."""
+        return plots.partition_effects(self.effects(level))
+
+    def plot_interactions(self, level: float = 0.95) -> Any:
+        """Return a plotly figure: which pairs of partitions help or hinder each other."""
+        return plots.pair_interactions(self.interactions(level))
 
     def _is_mixture(self, row: Trial) -> bool:
         if row.candidate.mixture not in self.space:
