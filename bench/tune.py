@@ -61,6 +61,30 @@ def run() -> list[dict[str, Any]]:
             "tune/last-tenth-over-first", last / first, "x", 1.2, f"{len(long['ends'])} trials"
         ),
         memory,
+        *_shares(short),
+    ]
+
+
+def _shares(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return where a trial's time goes, ms of one evaluator; the driver works beside it."""
+    parts = {
+        "merge": search["merge"],
+        "evaluate": search["evaluate"],
+        "tune-and-ray": search["ceremony"],
+        "driver": search["driver"],
+    }
+    return [
+        {
+            "name": f"tune/trial/{name}",
+            "value": round(1e3 * seconds, 3),
+            "unit": "ms",
+            "limit": None,
+            "holds": True,
+            "detail": "CPU time of the driver's process, per trial"
+            if name == "driver"
+            else "of an evaluator's time per trial, a small model",
+        }
+        for name, seconds in parts.items()
     ]
 
 
@@ -159,7 +183,7 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
         gpus=0,
     )
     store = store_pool(pool, layout, root, set(pool.by_member))
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     run_trials(
         questions,
         cluster=Cluster(cpus=EVALUATORS),
@@ -168,13 +192,18 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
         store=store,
         total=trials,
     )
-    wall = time.perf_counter() - started
+    wall, worked = time.perf_counter() - started, time.process_time() - worked
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    work = sum(line["merge_seconds"] + line["evaluate_seconds"] for line in lines) / len(lines)
+    merge = sum(line["merge_seconds"] for line in lines) / len(lines)
+    evaluate = sum(line["evaluate_seconds"] for line in lines) / len(lines)
+    work = merge + evaluate
     # From the first trials on: what starting the evaluators (imports) took is said beside it.
     steady = (ends[-1] - ends[EVALUATORS]) / (len(ends) - 1 - EVALUATORS)
     return {
         "ends": ends,
+        "merge": merge,
+        "evaluate": evaluate,
+        "driver": worked / len(lines),
         "ceremony": steady * EVALUATORS - work,
         "detail": (
             f"{len(ends)} trials, {EVALUATORS} evaluators, merge + evaluation {1e3 * work:.1f} ms; "
