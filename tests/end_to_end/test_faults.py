@@ -27,13 +27,26 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def evaluators() -> list[int]:
-    names = ("ray::_trial", "ray::ImplicitFunc")
+    names = ("ray::ResourceTrainable", "ray::EvaluatorProcess")
     mine = psutil.Process().children(recursive=True)
     return [p.pid for p in mine if p.is_running() and " ".join(p.cmdline()).startswith(names)]
 
 
-def test_killed_evaluators_change_no_number(ran: Path) -> None:
-    study = load_study(ran / "study.yaml")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        (
+            "search.space={kind: simplex}",
+            "search.algorithm=random",
+            "search.trials=30",
+            "search.racing={alpha: 0.2}",
+        ),
+    ],
+    ids=["plain", "raced"],
+)
+def test_killed_evaluators_change_no_number(ran: Path, overrides: tuple[str, ...]) -> None:
+    study = load_study(ran / "study.yaml", overrides)
     engine.search(study, cluster=Cluster(cpus=2))
     reference = rows(ran)
     journal = ran / "work" / "trials.jsonl"

@@ -133,3 +133,39 @@ def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
         r.candidate.key for r in board.mixtures
     ]
     engine.search(study(ran), cluster=CLUSTER)
+
+
+def test_a_race_keeps_the_winner_and_its_scores(ran: Path) -> None:
+    random = ("search.space={kind: simplex}", "search.algorithm=random", "search.trials=24")
+    raced = engine.search(study(ran, *random, "search.racing={alpha: 0.2}"), cluster=CLUSTER)
+    stopped = {row.candidate.key: row for row in raced.stopped}
+    seconds = {row.candidate.key: row.evaluate_seconds for row in raced.mixtures}
+    assert stopped and all(row.objective is None for row in stopped.values())
+    table = {r["trial"]: r for r in rows(ran)}
+    whole = table[raced.best.candidate.key]["evaluated_tokens"]
+    assert all(0 < table[key]["evaluated_tokens"] < whole for key in stopped)
+    full = engine.search(study(ran, *random), cluster=CLUSTER)
+    assert full.best.candidate.key == raced.best.candidate.key
+    assert full.best.losses == raced.best.losses and not full.stopped
+    for row in full.mixtures:
+        if row.candidate.key in stopped:
+            early = stopped[row.candidate.key].stopped
+            assert early is not None and row.objective is not None
+            assert abs(early.estimate - row.objective) < 0.05
+            assert row.candidate.key not in seconds
+    engine.search(study(ran), cluster=CLUSTER)
+
+
+def test_groups_are_searched_first(ran: Path) -> None:
+    asked = study(
+        ran,
+        "search.space={kind: simplex, groups: {code: [python, headers]}}",
+        "search.algorithm=surrogate",
+        "search.trials=10",
+    )
+    board = engine.search(asked, cluster=CLUSTER)
+    weights = [dict(r.candidate.mixture.weights) for r in board.mixtures if r.candidate.mixture]
+    whole = [w for w in weights if {"python", "headers"} <= set(w)]
+    # A group's share is spread by trained tokens: two units of python, one of headers.
+    assert sum(w["python"] == pytest.approx(2 * w["headers"]) for w in whole) >= 3
+    engine.search(study(ran), cluster=CLUSTER)

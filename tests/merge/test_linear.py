@@ -51,7 +51,8 @@ def test_bits_depend_on_no_slice_thread_or_place(
     for threads in (2, 3, 7):
         assert torch.equal(merged(terms, weights, threads), whole)
     for slice_size in (64, 1 << 10, 1 << 20):
-        monkeypatch.setattr(sys.modules["ablate.merge.linear"], "SLICE", slice_size)
+        for name in ("SLICE", "SHARED_SLICE"):
+            monkeypatch.setattr(sys.modules["ablate.merge.linear"], name, slice_size)
         assert torch.equal(merged(terms, weights), whole)
     for start in (0, size // 3, size - 1):  # an element's bits are the same wherever it stands
         alone = merged([term[start : start + 1].clone() for term in terms], weights)
