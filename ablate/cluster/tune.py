@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import warnings
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def run_trials(
     # those whose process is starting.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(2 * _evaluators(cluster))
     with scratch_folder(cluster) as scratch, bar("search", total) as advance:
-        searcher = _Asker(questions, advance, total)
+        searcher = _Asker(questions, advance, total, cluster.trial.retries)
         trainable = tune.with_parameters(
             EvaluatorProcess,
             desk=Desk(
@@ -131,20 +132,23 @@ class _DriverOnly:
 class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
     """Questions as Tune's suggestions, results as their answers."""
 
-    def __init__(self, questions: Questions, advance: Any, total: int) -> None:
+    def __init__(self, questions: Questions, advance: Any, total: int, retries: int) -> None:
         super().__init__(metric="answer", mode="min")
         self._questions = questions
         self._advance = advance
         self._total = total
         self._open: dict[str, Question] = {}
         self._lost: dict[str, Scored] = {}
+        self._retries = retries
+        self._again: deque[Question] = deque()
+        self._tries: Counter[str] = Counter()
         self.broken: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to wait, or FINISHED."""
         if self.broken is not None:
             return FINISHED
-        question = self._questions.next()
+        question = self._again.popleft() if self._again else self._questions.next()
         if question is Pause.DONE:
             # Tune may ask once more while trials are open: their answers may bring new questions.
             return None if self._open else FINISHED
@@ -195,6 +199,15 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             return
         self._answer(question, _scored(question, answer, self._questions.domain_marks))
 
+    def retry(self, trial_id: str) -> bool:
+        """Ask an open trial's question once more; return False when it has been tried enough."""
+        question = self._open.get(trial_id)
+        if question is None or self._tries[question.candidate.key] >= self._retries:
+            return False
+        self._tries[question.candidate.key] += 1
+        self._again.append(self._open.pop(trial_id))
+        return True
+
     def fail(self, trial_id: str, reason: str) -> None:
         """Record a trial that failed; the search goes on."""
         question = self._open.pop(trial_id, None)
@@ -226,7 +239,12 @@ class _Errors(_DriverOnly, tune.Callback):  # type: ignore[misc]
         self._asker = asker
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Record the last line of what the trial's process raised."""
+        """Record the last line of what the trial's process raised.
+
+        Tune tries a running trial again, but not one whose process dies while it is handed over.
+        """
+        if trial.should_recover() and self._asker.retry(trial.trial_id):
+            return
         file = Path(trial.error_file or "")
         text = file.read_text(errors="replace") if file.is_file() else ""
         lines = text.strip().splitlines() or ["the evaluator died"]

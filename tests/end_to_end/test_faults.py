@@ -47,9 +47,10 @@ def evaluators() -> list[int]:
 )
 def test_killed_evaluators_change_no_number(ran: Path, overrides: tuple[str, ...]) -> None:
     study = load_study(ran / "study.yaml", overrides)
+    journal = ran / "work" / "trials.jsonl"
+    journal.unlink()  # other searches' mixtures would not come back
     engine.search(study, cluster=Cluster(cpus=2))
     reference = rows(ran)
-    journal = ran / "work" / "trials.jsonl"
     journal.unlink()
     killed: list[int] = []
 
