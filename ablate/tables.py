@@ -255,7 +255,7 @@ def _ensemble(row: Trial, board: Leaderboard) -> str:
 
 def _ties(board: Leaderboard) -> str:
     """Return how many mixtures the evaluated text cannot tell from the best."""
-    if any(not score.groups for row in board.mixtures for score in row.scores.values()):
+    if not board.is_grouped:
         return ""
     others = len(board.tied_with_best()) - 1
     return f" On this much text, {others:,} other(s) cannot be told from it (95%)."

@@ -66,8 +66,10 @@ def undominated(points: Sequence[Sequence[float]]) -> np.ndarray:
 
     Smaller is better. Equal points all stay.
     """
-    values = np.asarray(points, dtype=float).reshape(len(points), -1)
-    kept = np.ones(len(values), dtype=bool)
+    values = np.array(points, dtype=float, ndmin=2)
+    kept = np.ones(len(points), dtype=bool)
+    if not points:
+        return kept
     for place in np.lexsort(values.T[::-1]):
         if kept[place]:
             mine = values[place]

@@ -80,8 +80,13 @@ class Leaderboard:
 
     @property
     def stopped(self) -> tuple[Trial, ...]:
-        """Return the mixtures that a race stopped before they were scored in full."""
-        return tuple(row for row in self.trials if row.stopped is not None)
+        """Return the mixtures, among those that `mixtures` counts, that a race stopped early."""
+        return tuple(r for r in self.trials if r.stopped is not None and self._is_mixture(r))
+
+    @property
+    def is_grouped(self) -> bool:
+        """Return whether all mixtures keep the sums that paired comparisons are made of."""
+        return all(score.groups for row in self.mixtures for score in row.scores.values())
 
     def ranked(self, rank: int) -> Trial:
         """Return the mixture at `rank`, counted from one."""
@@ -103,10 +108,10 @@ class Leaderboard:
         has no goals (None: on all). Losses are compared as they are; equal rows all stay.
         """
         rows = self.mixtures
-        if domains is None and self.goals:
+        if not domains and self.goals:
             points = [self.goal_values(row) for row in rows]
         else:
-            names = tuple(self.domains if domains is None else domains)
+            names = tuple(domains or self.domains)
             points = [tuple(row.losses[name] for name in names) for row in rows]
         return tuple(row for row, kept in zip(rows, undominated(points), strict=True) if kept)
 
@@ -212,8 +217,7 @@ class Leaderboard:
 
     def plot(self) -> Any:
         """Return a plotly figure: objective of every mixture by size, the best of each joined."""
-        grouped = all(score.groups for row in self.mixtures for score in row.scores.values())
-        tied_rows = self.tied_with_best() if grouped else ()
+        tied_rows = self.tied_with_best() if self.is_grouped else ()
         return plots.by_size(self.mixtures, list(self.best_of_size.values()), tied_rows)
 
     def plot_pareto(self) -> Any:

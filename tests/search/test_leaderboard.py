@@ -17,6 +17,7 @@ from ablate.evaluate.statistics import DomainScore
 from ablate.mixture import Mixture
 from ablate.search.candidates import Candidate
 from ablate.search.comparisons import undominated
+from ablate.search.journal import Stopped
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.spaces import subset_space
 from ablate.search.table import Trial
@@ -101,6 +102,8 @@ def test_the_pareto_set_is_of_the_goals_and_of_domains_when_asked(board: Leaderb
     members = [row.partitions for row in board.pareto()]
     assert members == [("law",), ("a<b>", "law"), ("a<b>",)]
     assert [row.partitions for row in board.pareto(["x"])] == [("a<b>",)]
+    assert board.pareto([]) == board.pareto()
+    assert replace(board, trials=()).pareto() == ()
 
 
 def test_figures_show_every_mixture_and_escape_names(board: Leaderboard) -> None:
@@ -126,6 +129,14 @@ def test_the_printed_ranking_has_the_pareto_set_within_80_columns(board: Leaderb
     text = console.export_text()
     assert "Pareto set: 3 of 7 mixtures" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_only_stops_of_the_present_question_are_counted(board: Leaderboard) -> None:
+    stop = Stopped(race="r", stage=0, share=0.1, tokens=8, estimate=4.0, values=(4.0,))
+    row = replace(board.mixtures[-1], objective=None, scores={}, stopped=stop)
+    assert row.candidate.kind == "unit" or row.candidate.merge == "linear"
+    other = replace(row, candidate=replace(row.candidate, kind="proxy", merge="ties"))
+    assert replace(board, trials=(*board.trials, row, other)).stopped == (row,)
 
 
 def test_a_pareto_plot_needs_goals(board: Leaderboard) -> None:
