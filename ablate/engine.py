@@ -28,7 +28,7 @@ from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.plugins import resolve
 from ablate.progress import bar, note
 from ablate.resources import Cluster
-from ablate.search.algorithms import ALGORITHMS, Task
+from ablate.search.algorithms import ALGORITHMS, Algorithm, Task
 from ablate.search.algorithms.by_groups import ByGroups
 from ablate.search.candidates import (
     ENSEMBLE,
@@ -37,7 +37,7 @@ from ablate.search.candidates import (
     mixture_candidate,
 )
 from ablate.search.check import check_search
-from ablate.search.choice import choose_algorithm
+from ablate.search.choice import choose_algorithm, goes_by_groups
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
@@ -249,9 +249,11 @@ def begin_conversation(standing: Standing, name: str) -> Conversation:
         ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],
     )
     build = resolve(name, ALGORITHMS, "search.algorithm")
-    groups = partition_groups(search.space, standing.pool.units_of())
-    hierarchical = groups and name != "exhaustive"
-    algorithm = ByGroups(task, groups, build) if hierarchical else build(task)
+    if goes_by_groups(standing.study, name):
+        groups = partition_groups(search.space, standing.pool.units_of())
+        algorithm: Algorithm = ByGroups(task, groups, build)
+    else:
+        algorithm = build(task)
     at_once = None if search.racing is None else search.racing.at_once
     return Conversation(algorithm, search.trials, at_once)
 

@@ -141,7 +141,7 @@ class Standing:
             tokens=self.group_tokens,
             weights=self.frame.weights,
             marks=self.frame.domains,
-            names=self.space.names,
+            space=self.space,
             question=[
                 self.study.search.space.model_dump(mode="json"),
                 self.study.search.merge.model_dump(mode="json"),

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ablate.search.racing import Race, Verdict, asha_stop, groups_until, plan_race, replay, verdict
+from ablate.search.racing import (
+    Race,
+    Verdict,
+    asha_stop,
+    plan_race,
+    replay,
+    stage_objective,
+    verdict,
+)
 
 PARTITIONS = 8
 SEARCHES = 300
@@ -273,7 +281,7 @@ def _asha() -> list[dict[str, Any]]:
 def _asha_search(made: Landscape, race: Race) -> tuple[int, float]:
     """Return the best finished row and the share of tokens; mixtures come one after another."""
     rungs: list[list[float]] = [[] for _ in race.shares]
-    values = [_at_stage(made, race, stage) for stage in range(len(race.shares))]
+    values = [stage_objective(race, made.nats, stage) for stage in range(len(race.shares))]
     spent = float(PARTITIONS)
     best = int(np.argmin(made.losses[:PARTITIONS]))
     for row in range(PARTITIONS, len(made.weights)):
@@ -287,17 +295,6 @@ def _asha_search(made: Landscape, race: Race) -> tuple[int, float]:
         if not stop and values[-1][row] < values[-1][best]:
             best = row
     return best, spent / len(made.weights)
-
-
-def _at_stage(made: Landscape, race: Race, stage: int) -> np.ndarray:
-    """Return the objective [m] over the groups of a stage."""
-    parts = [
-        made.objective[name]
-        * made.nats[name][:, groups].sum(axis=1, dtype=float)
-        / made.tokens[name][groups].sum()
-        for name, groups in groups_until(race, stage).items()
-    ]
-    return np.sum(parts, axis=0)
 
 
 def _winners(name: str, kept: list[bool], limit: float | None) -> dict[str, Any]:

@@ -79,13 +79,12 @@ class _Race:
 
     def __init__(self, config: dict[str, Any], desk: Desk) -> None:
         self._scorer = _scorer(desk)
-        self._domains = config["domains"]
         self._stages = desk.stages
         self._stage = 0
         self._merge_seconds = self._scorer.merge(_merge(config, desk.store))
         self._evaluate_seconds = 0.0
         count = self._scorer.evaluator.windows_of
-        self._nats = {name: np.full(count(name), np.nan) for name in self._domains}
+        self._nats = {name: np.full(count(name), np.nan) for name in config["domains"]}
 
     def advance(self) -> tuple[dict[str, Any], bool]:
         """Return the next stage's report, and whether it is the last: all scores."""
@@ -96,10 +95,10 @@ class _Race:
         if last:
             scores = self._scorer.evaluator.scores_of(self._nats)
             return {**_scores(scores), "slopes": {}, **times}, True
-        nats = {name: group_sums(self._nats[name])[wanted] for name, wanted in groups.items()}
+        sums = {name: group_sums(self._nats[name])[kept].tolist() for name, kept in groups.items()}
+        report = {"stage": self._stage, "nats": sums, **times}
         self._stage += 1
-        report = {name: values.tolist() for name, values in nats.items()}
-        return {"stage": self._stage - 1, "nats": report, **times}, False
+        return report, False
 
     def _see(self, blocks: dict[str, np.ndarray]) -> None:
         started = time.perf_counter()

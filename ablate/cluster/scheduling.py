@@ -1,10 +1,8 @@
 """Tune's scheduler: which trial an idle evaluator gets, and which trials the race stops.
 
-First come, first served, and no evaluator is given up.
-
-Tune on its own hands an idle process to the oldest waiting trial, and drops the process that was being
-started for that trial: with short trials, the evaluators that start last never come up. Here a
-trial whose own process is starting is left alone.
+First come, first served, and no evaluator is given up: Tune on its own hands an idle process to the
+oldest waiting trial, and drops the process that was being started for it. With short trials, the
+evaluators that start last never come up. Here a trial whose process is starting is left alone.
 """
 
 from __future__ import annotations

@@ -72,22 +72,30 @@ class Evaluator:
         Raises RunError, naming the domain, when one is not finite; StudyError for an unknown name.
         """
         names = tuple(self._domains if domains is None else domains)
-        return self.score_some({name: np.arange(self._sizes(name).size) for name in names})
+        sums = self._block_sums(names, None)
+        _require_finite(sums)
+        return sums
 
     def score_some(self, blocks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the summed nats of the windows `blocks[domain]` [n], float64 [n], in their order.
 
         Raises RunError, naming the domain, when one is not finite; StudyError for an unknown name.
         """
-        names = tuple(blocks)
+        sums = self._block_sums(tuple(blocks), blocks)
+        found = {name: sums[name][wanted] for name, wanted in blocks.items()}
+        _require_finite(found)
+        return found
+
+    def _block_sums(
+        self, names: tuple[str, ...], blocks: Mapping[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
+        """Return nats [windows] by domain; NaN for windows that are not in `blocks`."""
         sums = {name: np.full(self._sizes(name).size, np.nan) for name in names}
         for group, pieces in self._passes(names, blocks):
             nats = torch.cat([piece.double().sum(1) for piece in pieces]).cpu().numpy()
             for place, block, value in zip(group.domains, group.blocks, nats, strict=True):
                 sums[names[place]][block] = value
-        found = {name: sums[name][wanted] for name, wanted in blocks.items()}
-        _require_finite(found)
-        return found
+        return sums
 
     def scores_of(self, nats: Mapping[str, np.ndarray]) -> dict[str, DomainScore]:
         """Return the scores of summed nats of all windows, `nats[domain]` [windows]."""

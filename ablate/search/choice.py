@@ -16,9 +16,14 @@ def large(count: int) -> str:
 def choose_algorithm(study: Study, mixtures: int | None) -> tuple[str, str]:
     """Return the algorithm and one phrase that says why (`_choose`), and whether by groups."""
     name, why = _choose(study, mixtures)
-    if study.search.space.groups and name != "exhaustive":
+    if goes_by_groups(study, name):
         why += "; whole groups first, then inside the best ones"
     return name, why
+
+
+def goes_by_groups(study: Study, algorithm: str) -> bool:
+    """Return whether a search is hierarchical; scoring everything needs no groups."""
+    return bool(study.search.space.groups) and algorithm != "exhaustive"
 
 
 def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:

@@ -206,13 +206,13 @@ class Questions:
         if not asked:
             return None
         self._open[candidate.key] = []
-        raced = self._racer is not None and mixture is not None and not known.scores
+        racer = self._racer if mixture is not None and not known.scores else None
         return Question(
             candidate=candidate,
             domains=asked,
             keep_tokens=candidate.kind == "unit" and self._kept is not None,
             slopes=bool(flat),
-            ticket=self._racer.ticket(mixture) if raced and self._racer and mixture else None,
+            ticket=racer.ticket(mixture) if racer and mixture else None,
         )
 
     def _without_tokens(self, candidate: Candidate) -> set[str]:

@@ -7,7 +7,7 @@ evaluators, whichever finishes first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +19,12 @@ from ablate.search.racing import (
     Race,
     asha_stop,
     groups_of,
-    groups_until,
     plan_race,
     prediction_shares,
+    stage_objective,
     verdict,
 )
+from ablate.search.spaces import Space, vector
 from ablate.study import RacingSettings
 from ablate.workspace import fingerprint
 
@@ -51,7 +52,7 @@ class Racer:
     """The race over the mixtures of one search.
 
     `tokens[domain]` [groups] are the tokens of each group of windows, `weights` the objective's,
-    `marks[domain]` the fingerprints under which scores are kept, `names` the space's partitions and
+    `marks[domain]` the fingerprints under which scores are kept, `space` the mixtures it is over and
     `question` whatever else the race's outcome depends on.
     """
 
@@ -62,7 +63,7 @@ class Racer:
         tokens: ByDomain,
         weights: Mapping[str, float],
         marks: Mapping[str, str],
-        names: Sequence[str],
+        space: Space,
         question: object,
     ) -> None:
         self._settings = settings
@@ -70,7 +71,7 @@ class Racer:
             tokens, weights, (*settings.shares, 1.0), settings.alpha, settings.at_once
         )
         self._marks = {name: marks[name] for name in self._race.tokens}
-        self._names = tuple(names)
+        self._space = space
         self.mark = fingerprint(
             {"settings": settings.model_dump(), "weights": dict(weights), "marks": self._marks}
             | {"question": question}
@@ -98,11 +99,11 @@ class Racer:
                 rung.append(value)
 
     def _finish(self, mixture: Mixture, nats: ByDomain) -> None:
-        self._weights = [*self._weights, self._vector(mixture)][-PREDICTORS:]
+        self._weights = [*self._weights, vector(self._space, mixture)][-PREDICTORS:]
         self._finished = [*self._finished, nats][-PREDICTORS:]
         for stage, rung in enumerate(self._rungs):
-            rung.append(self._objective(nats, stage))
-        value = self._objective(nats, len(self._rungs))
+            rung.append(float(stage_objective(self._race, nats, stage)))
+        value = float(stage_objective(self._race, nats, len(self._rungs)))
         if self._leader is None:
             self._leader = (value, nats)
         elif value < self._leader[0]:
@@ -112,7 +113,7 @@ class Racer:
         """Return what a newly proposed mixture is to be judged by."""
         predicted = None
         if self._finished:
-            shares = prediction_shares(np.array(self._weights), self._vector(mixture))
+            shares = prediction_shares(np.array(self._weights), vector(self._space, mixture))
             predicted = {
                 name: shares @ np.array([nats[name] for nats in self._finished])
                 for name in self._marks
@@ -134,7 +135,7 @@ class Racer:
             # As the journal keeps the leader's: equal models are equal to the bit.
             ticket.nats[name][groups] = np.asarray(nats[name], dtype=np.float32)
         del ticket.values[stage:]  # a trial that was tried again reports its stages again
-        ticket.values.append(self._objective(ticket.nats, stage))
+        ticket.values.append(float(stage_objective(self._race, ticket.nats, stage)))
         if ticket.leader is None:
             return None
         found = verdict(
@@ -158,23 +159,6 @@ class Racer:
             estimate=found.objective,
             values=tuple(ticket.values),
         )
-
-    def _objective(self, nats: ByDomain, stage: int) -> float:
-        """Return the objective over the groups that were seen when `stage` ends."""
-        return float(
-            sum(
-                weight * nats[name][groups].sum() / self._race.tokens[name][groups].sum()
-                for (name, groups), weight in zip(
-                    groups_until(self._race, stage).items(),
-                    self._race.weights.values(),
-                    strict=True,
-                )
-            )
-        )
-
-    def _vector(self, mixture: Mixture) -> np.ndarray:
-        weights = dict(mixture.weights)
-        return np.array([weights.get(name, 0.0) for name in self._names])
 
 
 def _as_rows(nats: ByDomain) -> dict[str, np.ndarray]:

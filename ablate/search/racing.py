@@ -213,6 +213,13 @@ def groups_of(race: Race, stage: int) -> dict[str, np.ndarray]:
     return {name: np.setdiff1d(until[name], before[name]) for name in until}
 
 
+def stage_objective(race: Race, nats: ByDomain, stage: int) -> np.ndarray:
+    """Return the objective [...] over the groups seen when `stage` ends, from `nats[domain]`
+    [..., G_d]; the other groups are not read."""
+    plan = race.stages[stage]
+    return np.asarray((_joined(race, nats)[..., plan.seen] * plan.factor).sum(axis=-1))
+
+
 def stage_alpha(race: Race, stage: int, leaders: int) -> float:
     """Return the error rate of one test at `stage` against the `leaders`-th leader (from one).
 

@@ -25,6 +25,7 @@ from ablate.settings import build
 from ablate.study import MergeSettings, RacingSettings, SpaceSettings, Study
 
 NAMES = "abcdef"
+UNITS = dict.fromkeys(NAMES, 1)
 GROUPS = 32
 MARKS = {"x": "mark-x", "y": "mark-y"}
 FRAME = Frame(domains=MARKS, weights={"x": 0.5, "y": 0.5})
@@ -72,7 +73,7 @@ def racer(**changes: Any) -> Racer:
         tokens=TOKENS,
         weights=FRAME.weights,
         marks=MARKS,
-        names=NAMES,
+        space=subset_space(SpaceSettings(), UNITS, UNITS, "micro"),
         question="q",
     )
 

@@ -38,6 +38,8 @@ class ByGroups:
         self._task, self._space, self._build = task, task.space, build
         self._groups = groups
         self._over = over_groups(task.space, groups)
+        each = [spread(task.space, groups, group) for group in self._over.names]
+        self._each = np.array(each)  # [groups, names]: a whole group's weights
         self._half = max(1, task.trials // 2)
         self._inner = build(
             replace(
@@ -118,25 +120,19 @@ class ByGroups:
             members = tuple(n for n in self._space.names if n in held or n in self._space.include)
             if self._space.legal(members):
                 return self._space.mixture(members)
-        return self._space.nearest(spread(self._space, self._groups, dict(mixture.weights)))
+        return self._space.nearest(vector(self._over, mixture) @ self._each)
 
     def _lowered(self, value: float | None) -> float | None:
         """Return a value with the gradient with respect to what the stage varies."""
         if self._inside or not isinstance(value, Value) or value.gradient is None:
             return value
         slopes = np.array([value.gradient.get(name, 0.0) for name in self._space.names])
-        gradient = {
-            group: float(spread(self._space, self._groups, {group: 1.0}) @ slopes)
-            for group in self._over.names
-        }
-        return Value(value, value.goals, gradient)
+        along = (self._each @ slopes).tolist()
+        return Value(value, value.goals, dict(zip(self._over.names, along, strict=True)))
 
     def _ensemble_of_groups(self, weights: np.ndarray) -> np.ndarray:
-        each = np.array(
-            [spread(self._space, self._groups, {group: 1.0}) for group in self._over.names]
-        )
         assert self._task.ensemble is not None
-        return self._task.ensemble(weights @ each)
+        return self._task.ensemble(weights @ self._each)
 
     def _ensemble_inside(self, names: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
         places = [self._space.names.index(name) for name in names]

@@ -121,15 +121,9 @@ def inside_groups(
     )
 
 
-def spread(
-    space: SubsetSpace | SimplexSpace, groups: Groups, weights: Mapping[str, float]
-) -> np.ndarray:
-    """Return weights [space.names]: each group's, over its partitions by their trained tokens."""
-    shares = dict.fromkeys(space.names, 0.0)
-    for group, weight in weights.items():
-        members = [name for name in groups[group] if name in shares]
-        total = sum(space.tokens[name] for name in members)
-        for name in members:
-            share = space.tokens[name] / total if total else 1 / len(members)
-            shares[name] = weight * share
-    return np.array([shares[name] for name in space.names])
+def spread(space: SubsetSpace | SimplexSpace, groups: Groups, group: str) -> np.ndarray:
+    """Return a whole group's weights [space.names]: in proportion to trained tokens, in sum one."""
+    members = [name for name in groups[group] if name in space.names]
+    total = sum(space.tokens[name] for name in members)
+    shares = {n: space.tokens[n] / total if total else 1 / len(members) for n in members}
+    return np.array([shares.get(name, 0.0) for name in space.names])
