@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 from itertools import combinations
 
 import numpy as np
 import pytest
+from conversing import converse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,30 +77,23 @@ def value(mixture: Mixture) -> Value:
     return Value(total, gradient={n: single[n] + 2 * drawn[n] for n in NAMES})
 
 
-def converse(name: str, rules: SpaceSettings, workers: int, order: int) -> tuple[Mixture, ...]:
+def proposed(name: str, rules: SpaceSettings, workers: int, order: int) -> tuple[Mixture, ...]:
     """Run a search in which `workers` trials are open and end in an order drawn from `order`."""
     trials = {"gaussian-process": 6, "surrogate": 11}.get(name, 24)
     talk = Conversation(ALGORITHMS[name](task(rules, trials)), trials)
-    rng, running = random.Random(order), []
-    while True:
-        step = talk.next() if len(running) < workers else Pause.WAIT
-        if isinstance(step, Mixture):
-            running.append(step)
-        elif step is Pause.DONE and not running:
-            return talk.asked
-        else:
-            done = running.pop(rng.randrange(len(running)))
-            talk.result(done, None if done.partitions == ("c", "d") else value(done))
+    return converse(
+        talk, lambda m: None if m.partitions == ("c", "d") else value(m), workers, order
+    )
 
 
 @pytest.mark.parametrize(("name", "rules"), CASES)
 def test_proposals_are_legal_distinct_and_blind_to_timing(name: str, rules: SpaceSettings) -> None:
-    first = converse(name, rules, workers=1, order=0)
+    first = proposed(name, rules, workers=1, order=0)
     assert first
     assert all(mixture in space(rules) for mixture in first)
     assert len({mixture.key() for mixture in first}) == len(first)
     for workers, order in ((2, 1),) if name in SLOW else ((2, 1), (5, 2)):
-        assert converse(name, rules, workers, order) == first
+        assert proposed(name, rules, workers, order) == first
 
 
 @pytest.mark.parametrize("rules", SUBSETS[1:])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
 import pytest
+from conversing import converse
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.search.algorithms import ALGORITHMS, Task, Value
 from ablate.search.algorithms.by_groups import ByGroups
-from ablate.search.conversation import Conversation, Pause
+from ablate.search.conversation import Conversation
 from ablate.search.spaces import Partitions, Space, make_space
 from ablate.search.spaces.groups import partition_groups
 from ablate.study import SpaceSettings
@@ -47,7 +47,7 @@ def value(mixture: Mixture) -> Value:
     return Value(total, gradient={n: slope[n] + 0.4 * weights.get(n, 0.0) for n in NAMES})
 
 
-def converse(name: str, rules: SpaceSettings, workers: int, order: int) -> tuple[Mixture, ...]:
+def proposed(name: str, rules: SpaceSettings, workers: int, order: int) -> tuple[Mixture, ...]:
     made = space(rules)
     task = Task(
         space=made,
@@ -59,16 +59,7 @@ def converse(name: str, rules: SpaceSettings, workers: int, order: int) -> tuple
     )
     algorithm = ByGroups(task, partition_groups(rules, NAMES), ALGORITHMS[name])
     talk = Conversation(algorithm, 40)
-    rng, running = random.Random(order), []
-    while True:
-        step = talk.next() if len(running) < workers else Pause.WAIT
-        if isinstance(step, Mixture):
-            running.append(step)
-        elif step is Pause.DONE and not running:
-            return talk.asked
-        else:
-            done = running.pop(rng.randrange(len(running)))
-            talk.result(done, value(done))
+    return converse(talk, value, workers, order)
 
 
 CASES = [
@@ -85,10 +76,10 @@ CASES = [
 def test_proposals_are_legal_distinct_blind_to_timing_and_end_inside_the_best_groups(
     name: str, rules: SpaceSettings
 ) -> None:
-    first = converse(name, rules, workers=1, order=0)
+    first = proposed(name, rules, workers=1, order=0)
     assert all(mixture in space(rules) for mixture in first)
     assert len({mixture.key() for mixture in first}) == len(first)
-    assert converse(name, rules, workers=3, order=1) == first
+    assert proposed(name, rules, workers=3, order=1) == first
     if name not in ("random", "tpe"):
         best = min(first, key=value)
         helped = sum(weight for n, weight in best.weights if n[0] in "bd")
