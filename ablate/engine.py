@@ -281,7 +281,7 @@ def _score(
     missing = journal.missing(candidate.key, standing.frame.domains)
     question = Question(candidate=candidate, domains=tuple(missing))
     if missing and _fits_here(candidate, cluster):
-        scored = answer_here(standing, question, _scorer_settings(standing, cluster))
+        scored = answer_here(standing, question, scorer_settings(standing, cluster))
         journal.append(candidate, scored)
     elif missing:
         questions = Questions(
@@ -307,7 +307,7 @@ def _answer(
     """Score on Ray what the journal lacks; Ray is not started when it lacks nothing."""
     if not questions.peek():
         return
-    root, settings = standing.workspace.root, _scorer_settings(standing, cluster)
+    root, settings = standing.workspace.root, scorer_settings(standing, cluster)
     with session(cluster):
         layout = _layout(standing.study, Path(settings.seed_folder))
         store = store_pool(standing.pool, layout, root, wanted)
@@ -329,7 +329,8 @@ def _statistics_kind(study: Study) -> Statistics | None:
     return None if method == ENSEMBLE else merge_method(method).statistics
 
 
-def _scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
+def scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
+    """Return how an evaluator of this cluster scores the study's models."""
     study = standing.study
     return ScorerSettings(
         seed_folder=str(standing.workspace.root / standing.pool.seed.folder),

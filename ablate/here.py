@@ -12,7 +12,7 @@ import torch
 from ablate.corpus import Corpus, read_corpus, read_domain
 from ablate.errors import RunError
 from ablate.evaluate.blocks import Domain
-from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings
+from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings, Slopes
 from ablate.evaluate.statistics import DomainScore
 from ablate.merge import merge_method
 from ablate.mixture import Mixture
@@ -59,10 +59,19 @@ def answer_here(standing: Standing, question: Question, settings: ScorerSettings
             result = scorer.score(merge, question.domains)
         except RunError as error:
             return Scored(key=candidate.key, error=str(error))
+        slopes: Slopes = {}
+        if question.slopes:
+            start = load_flat(root / pool.seed.folder, scorer.layout, digest=pool.seed.digest)
+            every = {
+                unit.fingerprint: load_flat(root / unit.folder, scorer.layout, digest=unit.digest)
+                for unit in pool.units
+            }
+            slopes = scorer.slopes(every, start, question.domains)
     marks = standing.frame.domains
     return Scored(
         key=candidate.key,
         scores={marks[name]: score for name, score in result.scores.items()},
+        slopes={marks[name]: found for name, found in slopes.items()},
         merge_seconds=result.merge_seconds,
         evaluate_seconds=result.evaluate_seconds,
     )

@@ -84,7 +84,8 @@ def run_trials(
                 storage_path=str(scratch),
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=cluster.trial.retries),
+                # The asker asks again: Tune would not, for a process that dies while handed over.
+                failure_config=tune.FailureConfig(max_failures=0),
                 callbacks=[_Errors(searcher)],
             ),
         )
@@ -239,11 +240,8 @@ class _Errors(_DriverOnly, tune.Callback):  # type: ignore[misc]
         self._asker = asker
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Record the last line of what the trial's process raised.
-
-        Tune tries a running trial again, but not one whose process dies while it is handed over.
-        """
-        if trial.should_recover() and self._asker.retry(trial.trial_id):
+        """Try the trial again, or record the last line of what its process raised."""
+        if self._asker.retry(trial.trial_id):
             return
         file = Path(trial.error_file or "")
         text = file.read_text(errors="replace") if file.is_file() else ""

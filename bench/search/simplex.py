@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ablate.engine import begin_conversation
-from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings
-from ablate.here import domains_of
-from ablate.models.checkpoint import load_flat
+from ablate.engine import begin_conversation, scorer_settings
+from ablate.here import answer_here
+from ablate.resources import Cluster
 from ablate.search.candidates import base_candidates
 from ablate.search.conversation import Pause
-from ablate.search.journal import Journal, Scored
-from ablate.search.questions import Question, Questions
+from ablate.search.journal import Journal
+from ablate.search.questions import Questions
 from ablate.standing import Standing, standing_of
 from ablate.study import load_study
 
@@ -39,11 +37,7 @@ def main(study: str) -> list[dict[str, Any]]:
         overrides = ["search.space={kind: simplex}", f"search.objective={objective}"]
         asked = load_study(study, overrides)
         standing = standing_of(asked, asked.open_workspace())
-        scorer, vectors, seed = _models(standing)
-        found = {
-            name: _values(standing, scorer, vectors, seed, name, trials)
-            for name, trials in TRIALS.items()
-        }
+        found = {name: _values(standing, name, trials) for name, trials in TRIALS.items()}
         best = min(min(values) for values in found.values())
         for share in WITHIN:
             counts = {name: _reached(values, best * (1 + share)) for name, values in found.items()}
@@ -52,39 +46,13 @@ def main(study: str) -> list[dict[str, Any]]:
     return numbers
 
 
-def _models(standing: Standing) -> tuple[Scorer, dict[Any, np.ndarray], np.ndarray]:
-    root, pool, study = standing.workspace.root, standing.pool, standing.study
-    settings = ScorerSettings(
-        seed_folder=str(root / pool.seed.folder),
-        trust_remote_code=False,
-        length=study.evaluation_length,
-        precision=study.evaluate.precision,
-        batch_tokens=None,
-        threads=1,
-        gpus=0,
-    )
-    scorer = Scorer(settings, domains_of(standing.corpus, root))
-    vectors = {
-        member: load_flat(root / unit.folder, scorer.layout, digest=unit.digest)
-        for member, unit in pool.by_member.items()
-    }
-    seed = load_flat(root / pool.seed.folder, scorer.layout, digest=pool.seed.digest)
-    return scorer, vectors, seed
-
-
-def _values(
-    standing: Standing,
-    scorer: Scorer,
-    vectors: dict[Any, np.ndarray],
-    seed: np.ndarray,
-    algorithm: str,
-    trials: int,
-) -> list[float]:
+def _values(standing: Standing, algorithm: str, trials: int) -> list[float]:
     """Return the objectives of an algorithm's proposals, in order."""
     search = standing.study.search.model_copy(update={"algorithm": algorithm, "trials": trials})
-    asked = Standing(
-        **{**standing.__dict__, "study": standing.study.model_copy(update={"search": search})}
-    )
+    asked = replace(standing, study=standing.study.model_copy(update={"search": search}))
+    settings = scorer_settings(standing, Cluster())
+    frame = standing.frame  # only what the objective asks for is scored
+    frame = replace(frame, domains={name: frame.domains[name] for name in frame.weights})
     real = Journal(standing.workspace.journal)
     values: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -93,46 +61,19 @@ def _values(
             journal.append(candidate, real.get(candidate.key))
         questions = Questions(
             pool=standing.pool,
-            frame=standing.frame,
+            frame=frame,
             merge=search.merge,
             journal=journal,
             base=base_candidates(standing.pool),
             begin=lambda: begin_conversation(asked, algorithm),
         )
         while not isinstance(question := questions.next(), Pause):
-            scored = _answer(standing, scorer, vectors, seed, question)
+            scored = answer_here(standing, question, settings)
             questions.answered(question, scored)
-            value = standing.frame.value(scored)
+            value = frame.value(scored)
             assert value is not None
             values.append(float(value))
     return values
-
-
-def _answer(
-    standing: Standing,
-    scorer: Scorer,
-    vectors: dict[Any, np.ndarray],
-    seed: np.ndarray,
-    question: Question,
-) -> Scored:
-    candidate, marks = question.candidate, standing.frame.domains
-    weighted = [name for name, weight in standing.frame.weights.items() if weight]
-    merge = Merge(
-        method="linear",
-        members=[vectors[member] for member, _ in candidate.coefficients],
-        weights=[share for _, share in candidate.coefficients],
-        identities=[standing.pool.by_member[m].fingerprint for m, _ in candidate.coefficients],
-    )
-    result = scorer.score(merge, weighted)
-    slopes: dict[str, dict[str, float]] = {}
-    if question.slopes:
-        units = {standing.pool.by_member[m].fingerprint: v for m, v in vectors.items()}
-        slopes = scorer.slopes(units, seed, weighted)
-    return Scored(
-        key=candidate.key,
-        scores={marks[name]: score for name, score in result.scores.items()},
-        slopes={marks[name]: found for name, found in slopes.items()},
-    )
 
 
 def _reached(values: list[float], target: float) -> int:
