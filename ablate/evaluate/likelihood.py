@@ -176,9 +176,10 @@ class Evaluator:
         """Return the windows of the named domains, kept on the device for the next call."""
         if names not in self._grouped:
             groups = group_blocks([self._domains[name] for name in names], self.length)
-            self._grouped[names] = [
-                (group, torch.from_numpy(group.tokens).to(self.device)) for group in groups
-            ]
+            with torch.inference_mode(False):  # a slope's backward pass reads them too
+                self._grouped[names] = [
+                    (group, torch.from_numpy(group.tokens).to(self.device)) for group in groups
+                ]
         return self._grouped[names]
 
     def _batch_nats(self, tokens: torch.Tensor) -> torch.Tensor:

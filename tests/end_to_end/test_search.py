@@ -13,7 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ablate import engine
+from ablate.here import answer_here
 from ablate.resources import Cluster
+from ablate.search.journal import Journal
+from ablate.search.questions import Question
+from ablate.standing import standing_of
 from ablate.study import Study, load_study
 from ablate.workspace import read_json
 
@@ -128,6 +132,14 @@ def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
     proposed = [row for row in board.mixtures if row.candidate.mixture in board.space]
     assert len(proposed) >= 6
     assert all(0.2 <= dict(r.candidate.mixture.weights)["python"] <= 0.5 for r in proposed)  # type: ignore[union-attr]
+    standing = standing_of(asked, asked.open_workspace())
+    candidate = next(r.candidate for r in proposed if r.candidate.kind == "proxy")
+    question = Question(candidate=candidate, domains=("reference",), slopes=True)
+    here = answer_here(standing, question, engine.scorer_settings(standing, CLUSTER))
+    known = Journal(standing.workspace.journal).get(candidate.key)
+    mark = standing.frame.domains["reference"]
+    assert here.scores[mark].loss == pytest.approx(known.scores[mark].loss, rel=1e-6)
+    assert dict(here.slopes[mark]) == pytest.approx(dict(known.slopes[mark]), rel=1e-4, abs=1e-7)
     again = engine.search(asked, cluster=CLUSTER)
     assert [row.candidate.key for row in again.mixtures] == [
         r.candidate.key for r in board.mixtures

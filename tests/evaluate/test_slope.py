@@ -34,7 +34,8 @@ def test_slopes_are_derivatives_and_the_model_is_left_as_it_was(kind: str) -> No
     flat = bind(model, layout, torch.float32)
     tokens = np.random.default_rng(0).integers(0, 128, 16 * 40)
     domain = Domain(name="x", tokens=tokens, token_bytes=np.ones(tokens.size, dtype=np.int64))
-    evaluator = Evaluator(model, [domain], length=32, batch_tokens=128)
+    other = Domain(name="y", tokens=tokens[:64], token_bytes=domain.token_bytes[:64])
+    evaluator = Evaluator(model, [domain, other], length=32, batch_tokens=128)
     weights = np.array([0.5, 0.3, 0.2])
 
     def loss(shares: np.ndarray) -> float:
@@ -42,7 +43,7 @@ def test_slopes_are_derivatives_and_the_model_is_left_as_it_was(kind: str) -> No
             flat.copy_(seed)
             for share, unit in zip(shares, units, strict=True):
                 flat.add_(unit - seed, alpha=float(share))
-        return evaluator.score()["x"].loss
+        return evaluator.score(["x"])["x"].loss
 
     before = loss(weights)
     batches = evaluator.batches("x")
@@ -50,7 +51,7 @@ def test_slopes_are_derivatives_and_the_model_is_left_as_it_was(kind: str) -> No
     slope = Slope(model, layout, flat)
     gradient = slope.of_loss(batches)
     slopes = [product(gradient, unit, seed) / scored for unit in units]
-    assert evaluator.score()["x"].loss == before
+    assert evaluator.score(["x"])["x"].loss == before
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     for place in range(3):
         step = np.zeros(3)
