@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.engine import prepare, run, score, search, train
+    from ablate.engine import prepare, report, run, score, search, train, validate
     from ablate.errors import AblateError, UserError
     from ablate.mixture import Mixture
     from ablate.models.pool import ModelPool
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from ablate.resources import Cluster, load_cluster
     from ablate.search.leaderboard import Leaderboard
     from ablate.study import Study, load_study
+    from ablate.validate.agreement import Agreement
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AblateError": "ablate.errors",
+    "Agreement": "ablate.validate.agreement",
     "UserError": "ablate.errors",
     "Cluster": "ablate.resources",
     "load_cluster": "ablate.resources",
@@ -35,10 +37,11 @@ _HOMES = {
     "run": "ablate.engine",
     "score": "ablate.engine",
 }
-_VERB_PACKAGES = ("search", "train")
+_VERB_PACKAGES = ("report", "search", "train", "validate")
 
 __all__ = [
     "AblateError",
+    "Agreement",
     "Cluster",
     "Leaderboard",
     "Mixture",
@@ -50,10 +53,12 @@ __all__ = [
     "load_study",
     "plan",
     "prepare",
+    "report",
     "run",
     "score",
     "search",
     "train",
+    "validate",
 ]
 
 

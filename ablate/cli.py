@@ -226,17 +226,63 @@ def search(
 
 
 @app.command()
+def validate(
+    study: StudyFile,
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="Further mixtures, each the most telling one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train some mixtures for real and say how far the proxies can be trusted."""
+    extra = [] if rounds is None else [f"validate.rounds={rounds}"]
+    asked, where = _load(study, [*(overrides or ()), *extra], cluster)
+    from ablate import engine
+    from ablate.agreement_table import agreement_tables
+    from ablate.tables import console
+
+    set_quiet(json)
+    found = engine.validate(asked, cluster=where)
+    if json:
+        _print_json(found.to_json())
+        return
+    for part in agreement_tables(found):
+        console().print(part)
+
+
+@app.command()
+def report(
+    study: StudyFile,
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Also write the figures to this folder.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--formats", help="Of the figures: png, svg, pdf.")
+    ] = "png,svg,pdf",
+) -> None:
+    """Write report.html, one self-contained page, and the figures for a paper if asked."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate import engine
+
+    print(f"wrote {engine.report(asked, cluster=where)}")
+    if figures is not None:
+        for path in engine.report_figures(asked, figures, formats.split(","), cluster=where):
+            print(f"wrote {path}")
+
+
+@app.command()
 def run(
     study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
 ) -> None:
-    """Prepare, train and search."""
+    """Prepare, train and search; validate where the study says so."""
     asked, where = _load(study, overrides, cluster)
     from ablate import engine
 
     set_quiet(json)
     board = engine.run(asked, cluster=where)
-    if asked.validate_ is not None:
-        note("validate: mixtures are not trained for real by this version; `validate` is to come")
     _print_board(board, json)
 
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ablate.cluster.pool import store_pool
-from ablate.cluster.session import TaskMap, kept_session, session
-from ablate.cluster.statistics import with_statistics
-from ablate.cluster.train import train_jobs
-from ablate.cluster.tune import run_trials
+from ablate.cluster.session import TaskMap, kept_session
 from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
-from ablate.evaluate.scorer import ScorerSettings
-from ablate.here import answer_here, domains_of, score_ensemble, search_ensemble
+from ablate.here import answer_here, score_ensemble, search_ensemble
 from ablate.imports import check_imports, import_seed, imported_units
-from ablate.merge import Statistics, merge_method
+from ablate.merge import merge_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
-from ablate.models.layout import Layout, layout_of
-from ablate.models.load import load_model
 from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
+from ablate.on_ray import answer, model_layout, run_jobs, scorer_settings
+from ablate.planning import plan
 from ablate.plugins import resolve
-from ablate.progress import bar, note
+from ablate.progress import note
+from ablate.report import ReportContent, figures_of, gather, render, write_figures
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Algorithm, Task
 from ablate.search.algorithms.by_groups import ByGroups
@@ -48,7 +44,9 @@ from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import unit_recipe
-from ablate.train.stages import is_complete, seed_job, unit_jobs
+from ablate.train.stages import seed_job, unit_jobs
+from ablate.validate.agreement import Agreement
+from ablate.validating import validate_study
 from ablate.workspace import Workspace, write_atomic
 
 Member = tuple[str, int]
@@ -80,12 +78,74 @@ def search(
         return _search(study, workspace, pool, cluster or Cluster())
 
 
+def validate(
+    study: Study,
+    pool: ModelPool | None = None,
+    board: Leaderboard | None = None,
+    *,
+    cluster: Cluster | None = None,
+) -> Agreement:
+    """Return how well proxies predict models truly trained on mixtures, and calibrate them.
+
+    The mixtures are chosen from those that a search scored (`validate` in the study says how many
+    and how); `pool` and `board` are the study's own, given to say what comes before.
+    """
+    with _held(study) as workspace:
+        return validate_study(study, workspace, pool, cluster or Cluster())
+
+
 def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
-    """Prepare, train and search; return the leaderboard."""
+    """Prepare, train, search, validate where the study asks for it, and report.
+
+    Returns the leaderboard.
+    """
     where = cluster or Cluster()
     with _held(study) as workspace:
         pool = _train(study, workspace, where)
-        return _search(study, workspace, pool, where)
+        _search(study, workspace, pool, where)
+        if study.validate_ is not None:
+            validate_study(study, workspace, pool, where)
+    report(study, cluster=where)
+    return leaderboard(study)
+
+
+def report(study: Study, *, cluster: Cluster | None = None) -> Path:
+    """Write report.html, one self-contained page about what stands in the workspace; return it.
+
+    `cluster` is what costs are reckoned for. Raises WorkspaceError that names the verb to run
+    first, StudyError when no mixture is scored.
+    """
+    workspace = study.open_workspace()
+    standing = standing_of(study, workspace)
+    with workspace.lock():
+        page = render(report_content(standing, cluster or Cluster()))
+        write_atomic(workspace.report, page.encode())
+    return workspace.report
+
+
+def report_figures(
+    study: Study, folder: Path, formats: Sequence[str], *, cluster: Cluster | None = None
+) -> tuple[Path, ...]:
+    """Write the report's figures as files (png, svg, pdf) and return them.
+
+    Raises StudyError for another format, and where kaleido or Chrome is missing.
+    """
+    standing = standing_of(study, study.open_workspace())
+    figures = figures_of(report_content(standing, cluster or Cluster()))
+    return write_figures(figures, folder, formats)
+
+
+def report_content(standing: Standing, cluster: Cluster) -> ReportContent:
+    """Return what the report of a study says."""
+    workspace = standing.workspace
+    return gather(
+        standing.leaderboard(Journal(workspace.journal)),
+        study=standing.study,
+        corpus=standing.corpus,
+        pool=standing.pool,
+        plan=plan(standing.study, cluster=cluster).to_json(),
+        agreement=standing.agreement,
+    )
 
 
 def score(pool: ModelPool, mixture: Mixture, *, cluster: Cluster | None = None) -> Trial:
@@ -143,11 +203,11 @@ def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     ]
     if study.units:
         # What is brought in is checked against the seed before anything else is trained.
-        _run_jobs(seeds, workspace, cluster)
-        imported_units(study, corpus, folder, _layout(study, folder))
+        run_jobs(seeds, workspace, cluster)
+        imported_units(study, corpus, folder, model_layout(study, folder))
     # One call for all: the units wait for their seed, and worker groups start up once.
-    _run_jobs([*seeds, *jobs], workspace, cluster)
-    layout = _layout(study, folder)
+    run_jobs([*seeds, *jobs], workspace, cluster)
+    layout = model_layout(study, folder)
     brought = imported_units(study, corpus, folder, layout)
     pool = ModelPool(
         seed=replace(seed, digest=checkpoint_digest(folder)),
@@ -172,16 +232,6 @@ def _check_question(study: Study, corpus: Corpus) -> None:
         tokens.setdefault(name, 0)
     space_of(study, units, tokens, text_of(corpus, tokens))
     frame_of(study, corpus)
-
-
-def _run_jobs(jobs: list[TrainingJob], workspace: Workspace, cluster: Cluster) -> None:
-    missing = [job for job in jobs if not is_complete(job.path, job)]
-    if not missing:
-        return
-    total = sum(job.recipe.tokens for job in missing)
-    with session(cluster), bar("train", total) as advance:
-        train_jobs(missing, cluster, workspace, lambda done, _, detail: advance(done, detail))
-        advance(total, "")
 
 
 def _trained_seed(job: TrainingJob, workspace: Workspace) -> SeedModel:
@@ -223,7 +273,7 @@ def _search(
         racer=standing.racer(),
     )
     total = len(base) + (_proposals(standing) if merged else 0)
-    _answer(standing, questions, cluster, total, set(standing.pool.by_member))
+    answer(standing, questions, cluster, total, set(standing.pool.by_member))
     if not merged:
         search_ensemble(standing, journal, begin_conversation(standing, name))
     board = standing.leaderboard(journal)
@@ -264,7 +314,8 @@ def _proposals(standing: Standing) -> int:
     units = standing.pool.units_of().items()
     # A partition of one unit is a mixture and a base model at once: one score.
     alone = sum(n == 1 and Mixture.uniform([name]) in standing.space for name, n in units)
-    return (trials if count is None else min(count, trials)) - alone
+    mixtures = (trials if count is None else min(count, trials)) - alone
+    return mixtures * len(standing.study.search.merge.methods)
 
 
 def _score(
@@ -291,7 +342,7 @@ def _score(
             journal=journal,
             base=[candidate],
         )
-        _answer(standing, questions, cluster, 1, {member for member, _ in candidate.coefficients})
+        answer(standing, questions, cluster, 1, {member for member, _ in candidate.coefficients})
     return standing.trial(journal, candidate)
 
 
@@ -299,49 +350,3 @@ def _fits_here(candidate: Candidate, cluster: Cluster) -> bool:
     """Return whether one question is best answered in this process: no cluster, no statistics."""
     here = cluster.address is None and not cluster.trial.gpus
     return here and merge_method(candidate.method).statistics is None
-
-
-def _answer(
-    standing: Standing, questions: Questions, cluster: Cluster, total: int, wanted: set[Member]
-) -> None:
-    """Score on Ray what the journal lacks; Ray is not started when it lacks nothing."""
-    if not questions.peek():
-        return
-    root, settings = standing.workspace.root, scorer_settings(standing, cluster)
-    with session(cluster):
-        layout = _layout(standing.study, Path(settings.seed_folder))
-        store = store_pool(standing.pool, layout, root, wanted)
-        kind = _statistics_kind(standing.study)
-        if kind is not None:
-            store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
-        run_trials(
-            questions,
-            cluster=cluster,
-            settings=settings,
-            domains=domains_of(standing.corpus, root),
-            store=store,
-            total=total,
-        )
-
-
-def _statistics_kind(study: Study) -> Statistics | None:
-    method = study.search.merge.method
-    return None if method == ENSEMBLE else merge_method(method).statistics
-
-
-def scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
-    """Return how an evaluator of this cluster scores the study's models."""
-    study = standing.study
-    return ScorerSettings(
-        seed_folder=str(standing.workspace.root / standing.pool.seed.folder),
-        trust_remote_code=study.model.trust_remote_code,
-        length=study.evaluation_length,
-        precision=study.evaluate.precision,
-        batch_tokens=cluster.trial.batch_tokens,
-        threads=cluster.trial.threads,
-        gpus=cluster.trial.gpus,
-    )
-
-
-def _layout(study: Study, folder: Path) -> Layout:
-    return layout_of(load_model(folder, trust_remote_code=study.model.trust_remote_code))

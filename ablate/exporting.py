@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ablate.errors import StudyError
 from ablate.export import Answer, Member, write_export
-from ablate.merge.weights import unit_coefficients
 from ablate.mixture import Mixture
 from ablate.mixture_text import parse_mixture
+from ablate.search.candidates import Candidate, mixture_candidate
 from ablate.search.journal import Journal
 from ablate.settings import parse_number
 from ablate.standing import Standing, standing_of
@@ -20,7 +20,9 @@ def named_mixture(study: Study, name: str) -> Mixture:
 
     Raises StudyError when it is none of them.
     """
-    return _mixture(standing_of(study, study.open_workspace()), name)
+    candidate = _candidate(standing_of(study, study.open_workspace()), name)
+    assert candidate.mixture is not None
+    return candidate.mixture
 
 
 def export_mixture(
@@ -36,34 +38,32 @@ def export_mixture(
 
     `tokens` is the budget of the training to come, e.g. "300e9".
     """
-    if study.search.merge.method != "linear" and kind in ("checkpoint", "mergekit"):
-        raise StudyError(
-            f"search.merge.method must be linear to export a {kind}, got "
-            f"'{study.search.merge.method}'"
-        )
     standing = standing_of(study, study.open_workspace())
-    answer = _answer(standing, _mixture(standing, name), tokens)
-    return write_export(answer, kind, to, dtype=dtype)
+    candidate = _candidate(standing, name)
+    if candidate.method != "linear" and kind in ("checkpoint", "mergekit"):
+        raise StudyError(
+            f"a mixture must be merged by linear to be exported as {kind}, got '{candidate.merge}'; "
+            "set search.merge.method=linear, or export its weights"
+        )
+    return write_export(_answer(standing, candidate, tokens), kind, to, dtype=dtype)
 
 
-def _mixture(standing: Standing, name: str) -> Mixture:
+def _candidate(standing: Standing, name: str) -> Candidate:
+    """Return what `name` means as it was scored: a rank has its own merge, others the study's."""
     units = standing.pool.units_of()
     head, _, rank = name.strip().partition(":")
     if name.strip() not in units and head == "best" and (not rank or rank.isdigit()):
         board = standing.leaderboard(Journal(standing.workspace.journal))
-        row = board.ranked(int(rank)) if rank else board.best
-        if row.candidate.mixture is not None:
-            return row.candidate.mixture
-    weighting = standing.study.search.merge.weighting
-    return parse_mixture(name, known=list(units), units=units, weighting=weighting)
+        return (board.ranked(int(rank)) if rank else board.best).candidate
+    merge = standing.study.search.merge
+    mixture = parse_mixture(name, known=list(units), units=units, weighting=merge.weighting)
+    return mixture_candidate(standing.pool, mixture, merge)
 
 
-def _answer(standing: Standing, mixture: Mixture, tokens: str | None) -> Answer:
+def _answer(standing: Standing, candidate: Candidate, tokens: str | None) -> Answer:
     study, root, pool = standing.study, standing.workspace.root, standing.pool
-    # A mixture of one unit is that unit: no scale applies to it.
-    alone = mixture.size == 1 and pool.units_of()[mixture.partitions[0]] == 1
-    scale = None if alone else study.search.merge.scale
-    seed_share, shares = unit_coefficients(mixture, pool.units_of(), scale)
+    mixture = candidate.mixture
+    assert mixture is not None
     sources: dict[str, tuple[str, ...]] = {}
     for name in mixture.partitions:
         sources[name] = tuple(
@@ -84,11 +84,11 @@ def _answer(standing: Standing, mixture: Mixture, tokens: str | None) -> Answer:
                 coefficient=share,
                 digest=pool.by_member[member].digest,
             )
-            for member, share in shares
+            for member, share in candidate.coefficients
         ),
         seed_folder=root / pool.seed.folder,
         tokenizer_folder=standing.workspace.tokenizer,
-        seed_coefficient=seed_share,
+        seed_coefficient=candidate.seed_coefficient,
         seed_digest=pool.seed.digest,
         target_tokens=None if tokens is None else _budget(tokens),
     )

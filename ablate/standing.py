@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +35,15 @@ from ablate.search.objective import objective_weights
 from ablate.search.questions import Frame
 from ablate.search.racer import Racer
 from ablate.search.spaces import Partitions, Space, make_space
-from ablate.search.table import Trial, build_trial
-from ablate.study import MergeSettings, Study
-from ablate.workspace import Workspace, fingerprint
+from ablate.search.table import Predicted, Trial, build_trial
+from ablate.study import MergeSettings, Study, ValidateSettings
+from ablate.train.job import TrainingJob
+from ablate.train.recipe import own_tokens
+from ablate.train.stages import TrainedRun, mixture_job
+from ablate.validate.predictor import Predictor
+from ablate.validate.runs import candidate_of, recalled_run
+from ablate.validate.subjects import OBJECTIVE, Subject, subjects
+from ablate.workspace import Workspace, fingerprint, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,28 +110,40 @@ class Standing:
         candidates = base_candidates(self.pool)
         recalled = (recall(self.pool, record) for record in journal.records.values())
         candidates += [candidate for candidate in recalled if candidate is not None]
+        candidates += [candidate_of(job, run) for run, job in self.trained(journal)]
         rows = [self.trial(journal, candidate) for candidate in candidates]
         rows += self._ensembles(journal, [row.candidate for row in rows if not row.stopped])
         complete = len(self.frame.domains)
+        whole = [r for r in rows if r.error or r.stopped or len(r.scores) == complete]
         return Leaderboard(
-            trials=tuple(
-                sorted(
-                    (
-                        row
-                        for row in rows
-                        if row.error or row.stopped or len(row.scores) == complete
-                    ),
-                    key=Trial.sort_key,
-                )
-            ),
+            trials=tuple(sorted(self._with_predictions(whole), key=Trial.sort_key)),
             domains=tuple(self.frame.domains),
             space=self.space,
-            merge=merge_label(self.study.search.merge),
+            merges=self.merges,
             units=self.pool.units_of(),
             weights=self.frame.weights,
             group_tokens=self.group_tokens,
             goals=self.frame.goals or {},
         )
+
+    def trained(self, journal: Journal) -> list[tuple[TrainedRun, TrainingJob]]:
+        """Return the runs on whole mixtures that are scored, were this study to train them now.
+
+        One under another recipe, of other text or from another seed is none of them.
+        """
+        found = []
+        for record in journal.records.values():
+            run = recalled_run(record)
+            if run is None or not set(run.mixture.partitions) <= self.corpus.partitions.keys():
+                continue
+            job = self.job(run)
+            if candidate_of(job, run).key == record["key"]:
+                found.append((run, job))
+        return found
+
+    def job(self, run: TrainedRun) -> TrainingJob:
+        """Return the job that trains a model on a whole mixture."""
+        return mixture_job(self.study, self.corpus, self.workspace, self.pool.seed, run)
 
     @property
     def group_tokens(self) -> dict[str, np.ndarray]:
@@ -144,10 +163,79 @@ class Standing:
             space=self.space,
             question=[
                 self.study.search.space.model_dump(mode="json"),
-                self.study.search.merge.model_dump(mode="json"),
+                self.study.search.merge.model_dump(mode="json", exclude={"alternatives"}),
                 sorted(self.pool.units_of().items()),
             ],
         )
+
+    @property
+    def merges(self) -> tuple[str, ...]:
+        """Return the labels of the study's merges."""
+        return tuple(merge_label(one) for one in self.study.search.merge.methods)
+
+    @property
+    def alone(self) -> frozenset[str]:
+        """Return the partitions of one unit whose model is not what training on them alone gives.
+
+        None where a unit is trained on its own text only and on as many tokens as `validate` would.
+        """
+        study, settings = self.study, self.study.validate_ or ValidateSettings()
+        own = own_tokens(study, study.corpus.unit_tokens)
+        same = settings.tokens == "proportional" or settings.total_tokens in (None, own)
+        if same and study.train.replay is None:
+            return frozenset()
+        return frozenset(name for name, count in self.pool.units_of().items() if count == 1)
+
+    def subjects(self, rows: Sequence[Trial]) -> dict[str, Subject]:
+        """Return the mixtures among rows whose trained losses are to be predicted, by key."""
+        return subjects(rows, self.merges, self.frame.weights, self.alone)
+
+    @cached_property
+    def agreement(self) -> dict[str, Any] | None:
+        """Return what agreement.json holds, where it is of this study as it stands.
+
+        Raises WorkspaceError when it is altered.
+        """
+        body = read_json(self.workspace.agreement)
+        return body if body is not None and body["mark"] == trained_mark(self) else None
+
+    @cached_property
+    def predictor(self) -> Predictor | None:
+        """Return what `validate` calibrated; domains whose text changed since are left out."""
+        body = (self.agreement or {}).get("predictor")
+        if body is None:
+            return None
+        found = Predictor.from_json(body)
+        marks = self.frame.domains
+        same = {n: fit for n, fit in found.fits.items() if marks.get(n) == found.domains.get(n)}
+        return replace(found, fits=same) if same else None
+
+    def _with_predictions(self, rows: list[Trial]) -> list[Trial]:
+        """Return rows with the trained losses that are predicted of them, where calibrated.
+
+        A mixture of one unit is trained already, unless it is among `alone`: its own losses are no
+        prediction, but certain.
+        """
+        if self.predictor is None:
+            return rows
+        known = self.subjects(rows)
+        found = self.predictor.predict(list(known.values()), self.frame.weights)
+        return [self._with_prediction(row, found) for row in rows]
+
+    def _with_prediction(self, row: Trial, found: Mapping[str, Mapping[str, Predicted]]) -> Trial:
+        mixture = row.candidate.mixture
+        kind = row.candidate.kind
+        single = kind == "unit" and self.pool.units_of()[row.partitions[0]] == 1
+        if single and row.scores and row.partitions[0] not in self.alone:
+            own = {name: Predicted(loss, loss, loss) for name, loss in row.losses.items()}
+            value = row.objective
+            whole = None if value is None else Predicted(value, value, value)
+            return replace(row, predicted=own, predicted_objective=whole)
+        if not (single or kind == "proxy") or mixture is None or mixture.key() not in found:
+            return row
+        values = dict(found[mixture.key()])
+        whole = values.pop(OBJECTIVE, None)
+        return replace(row, predicted=values, predicted_objective=whole)
 
     def _ensembles(self, journal: Journal, candidates: Sequence[Candidate]) -> list[Trial]:
         there = {candidate.key for candidate in candidates}
@@ -184,6 +272,22 @@ def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = Non
         corpus=corpus,
         frame=frame_of(study, corpus),
         space=space_of(study, pool.units_of(), tokens, text_of(corpus, tokens)),
+    )
+
+
+def trained_mark(standing: Standing) -> str:
+    """Return the fingerprint of what a trained loss depends on, but for mixture and text."""
+    study = standing.study
+    settings = study.validate_ or ValidateSettings()
+    return fingerprint(
+        {
+            "seed": standing.pool.seed.fingerprint,
+            "train": study.train.model_dump(mode="json"),
+            "unit_tokens": study.corpus.unit_tokens,
+            "tokens": [settings.tokens, settings.total_tokens],
+            "merge": standing.merges[0],
+            "weighting": study.search.merge.weighting,
+        }
     )
 
 

@@ -46,7 +46,7 @@ model: {preset: tiny}               # a Llama of about a million parameters; or 
 seed:                               # the model that every unit starts from; {} when model.path is already trained
   sources:
     - {path: data/seed.jsonl.gz}  # a broad mixture: other packages' code, documentation, C and C++
-  tokens: 750_000
+  tokens: 600_000
   learning_rate: 3e-3
   schedule: cosine                  # constant | cosine | wsd
 
@@ -63,7 +63,7 @@ evaluate:
   domains:                          # what the model should be good at; never trained on
     reference: data/reference.jsonl.gz          # Python's language reference
     readmes: data/readmes.jsonl.gz              # READMEs of installed packages
-  tokens_per_domain: 2_048          # the first so many tokens of each domain and held-out split
+  tokens_per_domain: 1_536          # the first so many tokens of each domain and held-out split
 
 search:
   space: {min_size: 1, max_size: 7} # all 127 subsets; or include: [python], exclude: [minified], max_tokens: 500_000

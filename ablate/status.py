@@ -15,6 +15,7 @@ from ablate.search.journal import Journal
 from ablate.standing import standing_of
 from ablate.study import Study
 from ablate.train.stages import is_complete, seed_job, unit_jobs
+from ablate.validating import mixture_jobs
 from ablate.workspace import TEMPORARY_PREFIX, Workspace
 
 
@@ -30,6 +31,7 @@ class Status:
     seed_trained: bool
     scored: int
     mixtures_scored: int
+    mixtures_trained: int
     failed: int
     next: str
 
@@ -54,10 +56,11 @@ def status(study: Study) -> Status:
         imported = sum(len(folders) for folders in study.units.values())
         wanted = len(jobs) + imported
         done = sum(is_complete(job.path, job) for job in jobs) + imported
-    trials, mixtures, failed = 0, 0, 0
+    trials, mixtures, trained, failed, validated = 0, 0, 0, 0, False
     if corpus is not None and pool is not None:
         board = standing_of(study, workspace, pool).leaderboard(Journal(workspace.journal))
         trials, mixtures, failed = len(board.trials), len(board.mixtures), len(board.failed)
+        trained, validated = len(board.trained), board.is_calibrated
     return Status(
         workspace=str(workspace.root),
         prepared=corpus is not None,
@@ -67,17 +70,20 @@ def status(study: Study) -> Status:
         seed_trained=seed_done,
         scored=trials,
         mixtures_scored=mixtures,
+        mixtures_trained=trained,
         failed=failed,
-        next=_next(corpus is not None, pool is not None and done == wanted, mixtures),
+        next=_next(corpus is not None, pool is not None and done == wanted, mixtures, validated),
     )
 
 
-def _next(prepared: bool, trained: bool, mixtures: int) -> str:
+def _next(prepared: bool, trained: bool, mixtures: int, validated: bool) -> str:
     if not prepared:
         return "prepare"
     if not trained:
         return "train"
-    return "export" if mixtures else "search"
+    if not mixtures:
+        return "search"
+    return "export" if validated else "validate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +154,8 @@ def _referred(study: Study, workspace: Workspace) -> set[str]:
         elif pool is not None:
             start = workspace.root / pool.seed.folder
             jobs += unit_jobs(study, corpus, workspace, pool.seed.fingerprint, start)
+        if pool is not None:
+            jobs += mixture_jobs(standing_of(study, workspace, pool))
         kept |= {job.path.name for job in jobs} | {Path(job.resume_folder).name for job in jobs}
     return kept
 

@@ -146,6 +146,17 @@ class SeedSettings(Settings):
     warmup: Float | None = Field(None, ge=0, description="null = train.warmup.")
 
 
+class ReplaySettings(Settings):
+    """General text that is mixed into every unit's own."""
+
+    fraction: Float = Field(
+        gt=0, lt=1, description="Its share of all tokens that a unit is trained on."
+    )
+    from_: Literal["seed"] = Field(
+        "seed", alias="from", description="Where it comes from: the seed's sources."
+    )
+
+
 class TrainSettings(Settings):
     """The recipe, the same for every unit."""
 
@@ -167,6 +178,11 @@ class TrainSettings(Settings):
     clip: Float | None = Field(1.0, gt=0, description="Gradient norm limit; null = off.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the passes.")
     carry_moments: bool = Field(False, description="Start with the seed's Adam moments.")
+    replay: ReplaySettings | None = Field(
+        None,
+        description="General text mixed into each unit's training, e.g. {fraction: 0.5, from: "
+        "seed}; mixtures that `validate` trains have none.",
+    )
     rng_seed: Int = Field(0, ge=0, lt=2**32, description="Token order and initial weights.")
 
     @model_validator(mode="after")
@@ -233,16 +249,13 @@ class SpaceSettings(Settings):
         return self
 
 
-class MergeSettings(Settings):
-    """How unit models become one."""
+class MergeMethod(Settings):
+    """A merge method with its settings."""
 
     method: str = Field(
         "linear",
         description="linear, task_arithmetic, ties, dare, fisher, regmean, ensemble (no merge: "
         "token probabilities are averaged), or package.module:function.",
-    )
-    weighting: Literal["micro", "macro"] = Field(
-        "micro", description="Units count the same (micro), or partitions do (macro)."
     )
     scale: Float | None = Field(
         None,
@@ -252,6 +265,24 @@ class MergeSettings(Settings):
     options: dict[str, bool | Float] = Field(
         {}, description="Options of the method, e.g. {density: 0.2} of ties; see `ablate.merge`."
     )
+
+
+class MergeSettings(MergeMethod):
+    """How unit models become one."""
+
+    weighting: Literal["micro", "macro"] = Field(
+        "micro", description="Units count the same (micro), or partitions do (macro)."
+    )
+    alternatives: tuple[MergeMethod, ...] = Field(
+        (),
+        description="Further merges by which every mixture is scored as well, e.g. "
+        "[{method: ties}]; its best one counts.",
+    )
+
+    @property
+    def methods(self) -> tuple[MergeMethod, ...]:
+        """Return every merge by which a mixture is scored, the study's first one first."""
+        return (self, *self.alternatives)
 
 
 class ObjectiveSettings(Settings):
@@ -341,6 +372,16 @@ class ValidateSettings(Settings):
     tokens: Literal["proportional", "fixed"] = Field(
         "proportional", description="Tokens grow with the units of the mixture, or not."
     )
+    total_tokens: Int | None = Field(
+        None, ge=1, description="fixed: tokens of every mixture; null = those of one unit."
+    )
+    replicates: Int = Field(
+        1, ge=1, description="Trainings of each mixture, each with its own order of the text."
+    )
+    rounds: Int = Field(
+        0, ge=0, description="Further mixtures, each chosen to tell most about which is best."
+    )
+    rng_seed: Int = Field(0, ge=0, lt=2**32, description="Seed of the choice and the bootstrap.")
 
 
 class Study(Settings):
@@ -387,6 +428,8 @@ class Study(Settings):
             raise ValueError("seed.sources must be given with tokenizer.train: it learns from them")
         if self.tokenizer.train and self.model.path:
             raise ValueError("tokenizer.train must not stand with model.path; use its tokenizer")
+        if self.train.replay is not None and not self.seed.sources:
+            raise ValueError("seed.sources must be given with train.replay: its text is replayed")
         named = [s.partition for s in self.corpus.sources if s.partition is not None]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:

@@ -43,7 +43,7 @@ def count(value: float) -> str:
 
 def corpus_table(corpus: Corpus) -> list[Table | Text]:
     """Return the partitions with what was kept and dropped, and the domains."""
-    table = _table("Partitions")
+    table = plain_table("Partitions")
     for title in ("documents", "tokens", "units", "unused", "empty", "dupl.", "overlap"):
         table.add_column(title, justify="right")
     for name, info in sorted(corpus.partitions.items()):
@@ -58,7 +58,7 @@ def corpus_table(corpus: Corpus) -> list[Table | Text]:
             str(dropped.get("duplicate", 0)),
             str(dropped.get("contaminated", 0)),
         )
-    domains = _table("Evaluation")
+    domains = plain_table("Evaluation")
     for title in ("kind", "documents", "tokens", "bytes"):
         domains.add_column(title, justify="right")
     for name, domain in sorted(corpus.domains.items(), key=lambda item: (item[1].kind, item[0])):
@@ -71,7 +71,7 @@ def corpus_table(corpus: Corpus) -> list[Table | Text]:
 def units_table(board: Leaderboard) -> Table:
     """Return the loss of the seed and of each unit (rows) on each text (columns)."""
     names = board.domains[:DOMAINS_SHOWN]
-    table = _table("Loss of the seed and of each unit (rows) on each text (columns)")
+    table = plain_table("Loss of the seed and of each unit (rows) on each text (columns)")
     table.columns[0].no_wrap = True
     width = (WIDTH - LABEL_WIDTH) // max(1, len(names)) - 1
     for name in names:
@@ -101,7 +101,9 @@ def _unit_label(row: Trial, board: Leaderboard) -> str:
 
 def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | Text]:
     """Return the best mixtures of each size with the mean of their members beside them."""
-    table = _table("Best mixtures of each size (objective: mean loss, nats per token; lower wins)")
+    table = plain_table(
+        "Best mixtures of each size (objective: mean loss, nats per token; lower wins)"
+    )
     table.columns[0].header = "size"
     table.add_column("rank", justify="right")
     table.add_column("mixture", ratio=1, overflow="fold")
@@ -127,7 +129,7 @@ def _pareto(board: Leaderboard) -> list[Table | Text]:
     if len(board.goals) < 2:
         return []
     front, names = board.pareto(), list(board.goals)[:GOALS_SHOWN]
-    table = _table(f"Pareto set: {len(front):,} of {len(board.mixtures):,} mixtures, none better "
+    table = plain_table(f"Pareto set: {len(front):,} of {len(board.mixtures):,} mixtures, none better "
                    "on every goal")  # fmt: skip
     table.columns[0].header, table.columns[0].ratio = "mixture", 1
     for name in names:
@@ -160,7 +162,7 @@ def reading(board: Leaderboard) -> str:
 def trial_table(row: Trial) -> Table:
     """Return one model's scores on every domain."""
     title = " + ".join(f"{name} {w:.3g}" for name, w in _weights(row)) or "seed"
-    table = _table(title)
+    table = plain_table(title)
     for heading in ("loss", "± error", "perplexity", "bits/byte"):
         table.add_column(heading, justify="right")
     for name, score in sorted(row.scores.items()):
@@ -179,7 +181,7 @@ def trial_table(row: Trial) -> Table:
 
 def plan_table(plan: Plan) -> list[Table | Text]:
     """Return partitions, work and costs."""
-    table = _table(f"{plan.study}: partitions" + ("" if plan.exact else " (estimates)"))
+    table = plain_table(f"{plan.study}: partitions" + ("" if plan.exact else " (estimates)"))
     for title in ("documents", "tokens", "units", "unused tokens"):
         table.add_column(title, justify="right")
     for part in plan.partitions:
@@ -190,7 +192,7 @@ def plan_table(plan: Plan) -> list[Table | Text]:
             str(part.units),
             count(max(0, part.unused_tokens)),
         )
-    work = _table("Work")
+    work = plain_table("Work")
     work.show_header = False
     work.add_column("value", ratio=1)
     ratio = plan.naive_flops / max(1, plan.training_flops + plan.search_flops)
@@ -218,7 +220,7 @@ def _mixtures(plan: Plan) -> str:
 
 def status_table(status: Status) -> Table:
     """Return what is done and what comes next."""
-    table = _table("Status")
+    table = plain_table("Status")
     table.show_header = False
     table.add_column("value", ratio=1, overflow="fold")
     for name, value in (
@@ -227,6 +229,7 @@ def status_table(status: Status) -> Table:
         ("seed", "ready" if status.seed_trained else "not trained"),
         ("units", f"{status.units_trained} of {status.units} trained"),
         ("scored", f"{status.scored:,} models, {status.mixtures_scored:,} of them mixtures"),
+        ("validated", f"{status.mixtures_trained:,} mixtures trained for real"),
         ("failed", f"{status.failed:,} trials"),
         ("next", f"ablate {status.next}"),
     ):
@@ -234,7 +237,8 @@ def status_table(status: Status) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """Return a table 80 columns wide without lines, its first column unnamed."""
     table = Table(title=Text(title, style="bold"), title_justify="left", width=WIDTH, box=None)
     table.add_column("", no_wrap=False, overflow="fold")
     table.pad_edge = False
@@ -242,10 +246,12 @@ def _table(title: str) -> Table:
 
 
 def _members(row: Trial, board: Leaderboard) -> str:
-    """Return a mixture's members, with their proportions where these were searched."""
+    """Return a mixture's members, with proportions and merge where these were searched."""
+    merge = row.candidate.merge if len(board.merges) > 1 else None
+    by = f" [{merge}]" if merge else ""
     if isinstance(board.space, SubsetSpace):
-        return " + ".join(row.partitions)
-    return " + ".join(f"{name} {weight:.3g}" for name, weight in _weights(row))
+        return " + ".join(row.partitions) + by
+    return " + ".join(f"{name} {weight:.3g}" for name, weight in _weights(row)) + by
 
 
 def _ensemble(row: Trial, board: Leaderboard) -> str:
@@ -278,7 +284,7 @@ def _raced(board: Leaderboard) -> str:
 def _agreement(board: Leaderboard) -> str:
     """Return what the ensemble column is, and how alike it ranks."""
     agreement = board.ensemble_agreement
-    if agreement is None or board.merge == ENSEMBLE:
+    if agreement is None or board.merges == (ENSEMBLE,):
         return ""
     return (
         "\n'ensemble' averages the units' token probabilities instead of their parameters; within "

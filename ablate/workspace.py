@@ -144,6 +144,8 @@ class Workspace:
         self.pool_json = root / "pool.json"
         self.journal = root / "trials.jsonl"
         self.table = root / "trials.parquet"
+        self.agreement = root / "agreement.json"
+        self.report = root / "report.html"
         self.logs = root / "logs"
 
     @classmethod

@@ -21,6 +21,7 @@ from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import Merge, MergeScore, Scorer, ScorerSettings
 from ablate.evaluate.statistics import DomainScore, group_blocks_of, group_sums
 from ablate.evaluate.token_nats import write_token_nats
+from ablate.merge import merge_method
 
 # One scorer per evaluator process: Tune reuses the process for trial after trial.
 _scorers: dict[str, Scorer] = {}
@@ -153,13 +154,14 @@ def _merge(config: dict[str, Any], store: Store) -> Merge:
     vectors = [store.vector(member) for member in members]
     if config["seed"]:  # a linear merge with a share of the seed: one more member
         vectors, weights = [store.seed(), *vectors], [config["seed"], *weights]
+    kind = merge_method(config["method"]).statistics
     return Merge(
         method=config["method"],
         members=vectors,
         weights=weights,
         identities=config["identities"],
         seed=store.seed() if config["method"] != "linear" else None,
-        statistics=store.statistics_of(members) if store.statistics else None,
+        statistics=None if kind is None else store.statistics_of(kind, members),
         options=config["options"],
     )
 

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ablate.errors import RunError
+from ablate.merge import Statistics
 from ablate.models.checkpoint import load_flat
 from ablate.models.layout import Layout
 from ablate.models.pool import ModelPool
@@ -28,14 +29,14 @@ SEED: Member = ("", -1)
 class Store:
     """Object references of a pool's flat float32 vectors [numel], by member; `root` its workspace.
 
-    `names` are the units' fingerprints; `statistics` references of what a merge method asks of
-    each member.
+    `names` are the units' fingerprints; `statistics[kind][member]` references of what a merge
+    method asks of each member.
     """
 
     root: str
     references: Mapping[Member, Any]
     names: Mapping[Member, str]
-    statistics: Mapping[Member, Any] = field(default_factory=dict)
+    statistics: Mapping[Statistics, Mapping[Member, Any]] = field(default_factory=dict)
 
     def vector(self, member: Member) -> np.ndarray:
         """Return one unit's vector, mapped from the store without a copy."""
@@ -51,9 +52,9 @@ class Store:
         members = [member for member in self.references if member != SEED]
         return {self.names[member]: self.vector(member) for member in members}
 
-    def statistics_of(self, members: Sequence[Member]) -> list[Any]:
-        """Return what the merge method asks of each of `members`."""
-        return list(ray.get([self.statistics[member] for member in members]))
+    def statistics_of(self, kind: Statistics, members: Sequence[Member]) -> list[Any]:
+        """Return what a merge method asks of each of `members`."""
+        return list(ray.get([self.statistics[kind][member] for member in members]))
 
 
 def store_pool(pool: ModelPool, layout: Layout, root: Path, wanted: set[Member]) -> Store:

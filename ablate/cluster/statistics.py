@@ -20,7 +20,7 @@ from ablate.study import Study
 def with_statistics(
     store: Store, study: Study, corpus: Corpus, pool: ModelPool, kind: Statistics
 ) -> Store:
-    """Return the store with references to the statistics of every unit in it.
+    """Return the store with references to one kind of statistics of every unit in it.
 
     Raises StudyError for a unit whose training text is not in the corpus.
     """
@@ -31,7 +31,7 @@ def with_statistics(
         if member != SEED
     }
     wait_for(list(references.values()), kind)
-    return replace(store, statistics=references)
+    return replace(store, statistics={**store.statistics, kind: references})
 
 
 def _sample(
@@ -41,8 +41,8 @@ def _sample(
     info, unit = corpus.partitions.get(name), pool.by_member[member]
     if info is None:
         raise StudyError(
-            f"search.merge.method '{study.search.merge.method}' must have every unit's training "
-            f"text, got none for '{name}', which was brought in; use linear, ties or dare"
+            f"search.merge.method '{kind}' must have every unit's training text, got none for "
+            f"'{name}', which was brought in; use linear, ties or dare"
         )
     length = study.train.sequence_length
     start = index * study.corpus.unit_tokens

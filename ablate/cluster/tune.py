@@ -223,7 +223,7 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             self.broken = error
             raise
         best = self._questions.best
-        detail = "" if best is None else f"best {best[0]:.4f}"
+        detail = "" if best is None else f"best {best:.4f}"
         self._advance(min(self._questions.answers, self._total), detail)
 
     def save(self, checkpoint_path: str) -> None:

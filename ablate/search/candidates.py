@@ -14,7 +14,7 @@ from ablate.merge import OptionValue
 from ablate.merge.weights import unit_coefficients
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
-from ablate.study import MergeSettings
+from ablate.study import MergeMethod
 from ablate.workspace import fingerprint
 
 Kind = Literal["seed", "unit", "proxy", "trained"]
@@ -75,7 +75,7 @@ def base_candidates(pool: ModelPool) -> list[Candidate]:
     return [seed_candidate(pool), *(unit_candidate(pool, member) for member in members)]
 
 
-def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -> Candidate:
+def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> Candidate:
     """Return the merge of a mixture's units; a mixture of one unit is that unit itself."""
     seed_share, shares = unit_coefficients(mixture, pool.units_of(), merge.scale)
     members = tuple((member, share) for member, share in shares if share)
@@ -93,6 +93,27 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeSettings) -
         coefficients=members,
         tokens=sum(pool.by_member[member].tokens for member, _ in members),
         options=options,
+    )
+
+
+def trained_candidate(
+    name: str, model: str, mixture: Mixture, tokens: int, run: Mapping[str, OptionValue]
+) -> Candidate:
+    """Return a model truly trained on a mixture; `model` is its fingerprint, `run` how it was.
+
+    Its parameters are the member (name, 0) of a pool of trained models.
+    """
+    return Candidate(
+        key=fingerprint({"model": model}),
+        kind="trained",
+        method="linear",
+        merge=None,
+        unit=None,
+        mixture=mixture,
+        seed_coefficient=0.0,
+        coefficients=(((name, 0), 1.0),),
+        tokens=tokens,
+        options=tuple(sorted(run.items())),
     )
 
 
@@ -134,7 +155,7 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
     )
 
 
-def merge_label(merge: MergeSettings) -> str:
+def merge_label(merge: MergeMethod) -> str:
     """Return how a merge is named in the table: its method, its scale and options when set."""
     given = dict(sorted(merge.options.items()))
     if merge.scale is not None:

@@ -6,8 +6,8 @@ from ablate.errors import StudyError
 from ablate.merge import check_options
 from ablate.plugins import resolve
 from ablate.search.algorithms import ALGORITHMS
-from ablate.search.candidates import ENSEMBLE
-from ablate.study import MergeSettings, SearchSettings, Study
+from ablate.search.candidates import ENSEMBLE, merge_label
+from ablate.study import MergeMethod, SearchSettings, Study
 
 
 def check_search(study: Study) -> None:
@@ -21,12 +21,41 @@ def check_search(study: Study) -> None:
             f"search.objectives must name two goals or more for nsga2, got {len(search.objectives)}; "
             "add goals, or use another algorithm"
         )
-    check_merge(search.merge)
+    for one in search.merge.methods:
+        check_merge(one)
+    _check_alternatives(search)
     _check_racing(search)
     if getattr(ALGORITHMS.get(name), "wants_gradient", False) and search.merge.method != "linear":
         raise StudyError(
             f"search.algorithm {name} must stand with search.merge.method: linear, got "
             f"'{search.merge.method}'; use surrogate there"
+        )
+
+
+def _check_alternatives(search: SearchSettings) -> None:
+    """Refuse alternatives where the first merge alone can answer, or that are no alternatives."""
+    others = search.merge.alternatives
+    labels = [merge_label(one) for one in search.merge.methods]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise StudyError(
+            f"search.merge.alternatives must differ from each other and from search.merge, got "
+            f"{twice} twice; remove one"
+        )
+    if ENSEMBLE in [one.method for one in search.merge.methods] and others:
+        raise StudyError(
+            "search.merge.alternatives must not stand with the ensemble, which is scored beside "
+            "every merge anyway; remove it, or the alternatives"
+        )
+    if others and search.racing is not None:
+        raise StudyError(
+            "search.racing must not stand with search.merge.alternatives: the leader of a race has "
+            "one merge; leave one of them out"
+        )
+    if others and getattr(ALGORITHMS.get(search.algorithm), "wants_gradient", False):
+        raise StudyError(
+            f"search.algorithm {search.algorithm} must not stand with search.merge.alternatives, "
+            "which have no slope; use surrogate there"
         )
 
 
@@ -51,7 +80,7 @@ def _check_racing(search: SearchSettings) -> None:
         )
 
 
-def check_merge(merge: MergeSettings) -> None:
+def check_merge(merge: MergeMethod) -> None:
     """Refuse an unknown merge method, options that it lacks, and a scale that is not for it."""
     if merge.method != "linear" and merge.scale is not None:
         raise StudyError(

@@ -45,6 +45,7 @@ def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
         return "nsga2", f"{len(search.objectives)} objectives over {some} mixtures"
     if mixtures is None and search.merge.method == ENSEMBLE:
         return "ensemble-first", "the best mixture of token probabilities is found exactly"
-    if mixtures is None and search.merge.method == "linear" and search.racing is None:
+    plain = search.merge.method == "linear" and not search.merge.alternatives
+    if mixtures is None and plain and search.racing is None:
         return "gradient", f"{some} mixtures; each trial also gives the slope of every weight"
     return "surrogate", f"{some} mixtures do not fit into {trials:,} trials"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Leaderboard:
     """All rows of a study under its present question.
 
-    `domains` are the scored names; `merge` is the label of the present merge method; `weights`
+    `domains` are the scored names; `merges` the labels of the present merge methods; `weights`
     the objective's weight[domain]; `group_tokens[domain]` the tokens of each group of windows;
     `goals[name]` the weights of several objectives, where the study has them.
     """
@@ -36,7 +37,7 @@ class Leaderboard:
     trials: tuple[Trial, ...]
     domains: tuple[str, ...]
     space: Space
-    merge: str
+    merges: tuple[str, ...]
     units: dict[str, int]
     weights: Mapping[str, float]
     group_tokens: Mapping[str, np.ndarray]
@@ -46,18 +47,33 @@ class Leaderboard:
     def mixtures(self) -> tuple[Trial, ...]:
         """Return the scored mixtures of the study's space, weighting and merge, best first.
 
-        Others (scored by hand, or under another weighting) stay in `trials`. A partition's own unit model counts as a mixture when it is that partition's only unit.
+        Best is the least predicted loss where `validate` has calibrated the proxies
+        (`is_calibrated`), else the least objective.
+
+        Others (scored by hand, or under another weighting) stay in `trials`, and so does every merge
+        of a mixture but its best one. A partition's own unit model counts as a mixture when it is that partition's only unit.
         """
         return self._ranked
 
     @cached_property
     def _ranked(self) -> tuple[Trial, ...]:
         found = [row for row in self.trials if self._is_mixture(row) and row.objective is not None]
-        return tuple(sorted(found, key=lambda row: (row.objective, row.partitions)))
+        calibrated = all(row.predicted_objective is not None for row in found)
+        found.sort(key=lambda row: _rank_key(row, calibrated))
+        best: dict[str, Trial] = {}
+        for row in found:
+            if row.candidate.mixture is not None:
+                best.setdefault(row.candidate.mixture.key(), row)
+        return tuple(best.values())
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Return whether mixtures are ranked by the loss that a trained model is predicted to have."""
+        return bool(self.mixtures) and all(r.predicted_objective for r in self.mixtures)
 
     @property
     def best(self) -> Trial:
-        """Return the mixture of smallest objective; raise StudyError when none is scored."""
+        """Return the first of `mixtures`; raise StudyError when none is scored."""
         ranked = self.mixtures
         if not ranked:
             raise StudyError(
@@ -241,9 +257,21 @@ class Leaderboard:
         """Return a plotly figure: which pairs of partitions help or hinder each other."""
         return plots.pair_interactions(self.interactions(level))
 
+    @property
+    def trained(self) -> tuple[Trial, ...]:
+        """Return the rows of models truly trained on a mixture."""
+        return tuple(r for r in self.trials if r.candidate.kind == "trained" and not r.error)
+
     def _is_mixture(self, row: Trial) -> bool:
         if row.candidate.mixture not in self.space:
             return False
         if row.candidate.kind == "unit":
             return self.units[row.partitions[0]] == 1
-        return row.candidate.kind == "proxy" and row.candidate.merge == self.merge
+        return row.candidate.kind == "proxy" and row.candidate.merge in self.merges
+
+
+def _rank_key(row: Trial, calibrated: bool) -> tuple[float, float, tuple[str, ...]]:
+    """Return what mixtures are sorted by: the predicted loss where there is one, the objective."""
+    objective = math.inf if row.objective is None else row.objective
+    first = row.predicted_objective.loss if calibrated and row.predicted_objective else objective
+    return first, objective, row.partitions

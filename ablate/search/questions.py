@@ -75,6 +75,7 @@ class Questions:
     """The stream of questions of one search; answers go to the journal and to the algorithm.
 
     `begin` is called when every base model is scored, so that an algorithm may look at them.
+    Each mixture is asked about under every method of `merge`; the algorithm hears its least value.
     `kept` are the (unit, domain) fingerprints whose token likelihoods are at hand already; None
     when they are not wanted. `racer` may stop mixtures before they are scored in full.
     """
@@ -104,12 +105,17 @@ class Questions:
         self._base_open: set[str] = set()
         self._ready: deque[Question] = deque()
         self.answers = 0
-        self.best: tuple[float, Mixture] | None = None
+        self.best: float | None = None
 
     @property
     def domain_marks(self) -> Mapping[str, str]:
         """Return fingerprint[domain]."""
         return self._frame.domains
+
+    @property
+    def methods(self) -> list[str]:
+        """Return the names of the merge methods under which mixtures are asked about."""
+        return [one.method for one in self._merge.methods]
 
     @property
     def stages(self) -> list[dict[str, np.ndarray]]:
@@ -141,16 +147,21 @@ class Questions:
 
     def _next_proposal(self, conversation: Conversation) -> Question | Pause:
         while isinstance(mixture := conversation.next(), Mixture):
-            candidate = mixture_candidate(self._pool, mixture, self._merge)
-            if candidate.key in self._open:
-                self._open[candidate.key].append(mixture)
-                continue
-            question = self._question(candidate, conversation.wants_gradient, mixture)
-            if question is not None:
-                self._open[candidate.key].append(mixture)
-                return question
-            self._tell(mixture, candidate)
+            for candidate in self._candidates(mixture):
+                question = self._question(candidate, conversation.wants_gradient, mixture)
+                if question is not None:
+                    self._ready.append(question)
+                if candidate.key in self._open:
+                    self._open[candidate.key].append(mixture)
+            if self._ready:
+                return self._ready.popleft()
+            self._tell(mixture)
         return mixture
+
+    def _candidates(self, mixture: Mixture) -> list[Candidate]:
+        """Return a mixture's merges; a mixture of one unit has none but the unit."""
+        found = [mixture_candidate(self._pool, mixture, one) for one in self._merge.methods]
+        return list({candidate.key: candidate for candidate in found}.values())
 
     def peek(self) -> bool:
         """Return whether anything has to be scored at all; the journal may hold every answer."""
@@ -169,7 +180,7 @@ class Questions:
             unit = self._pool.by_member[candidate.coefficients[0][0]].fingerprint
             self._kept |= {(unit, self._frame.domains[name]) for name in question.domains}
         for mixture in self._open.pop(candidate.key, []):
-            self._tell(mixture, candidate)
+            self._tell(mixture)
 
     def judge(self, question: Question, stage: int, nats: ByDomain) -> Scored | None:
         """Return the answer to a question that the race stops, None when it goes on.
@@ -227,17 +238,24 @@ class Questions:
         domains = self._frame.domains
         return {n for n in self._frame.weights if not units <= set(slopes.get(domains[n], {}))}
 
-    def _tell(self, mixture: Mixture, candidate: Candidate) -> None:
+    def _tell(self, mixture: Mixture) -> None:
+        """Tell the algorithm the least value of a mixture's merges, once all are answered."""
+        candidates = self._candidates(mixture)
+        if self._conversation is None or any(one.key in self._open for one in candidates):
+            return
+        values = [value for one in candidates if (value := self._value(one)) is not None]
+        self._conversation.result(mixture, min(values) if values else None)
+
+    def _value(self, candidate: Candidate) -> Value | None:
         scored = self._journal.get(candidate.key)
         value = self._frame.value(scored)
         if value is not None:
-            value = Value(value, value.goals, self._gradient(candidate, scored))
-            if self.best is None or value < self.best[0]:
-                self.best = (float(value), mixture)
-        elif scored.stopped is not None and self._lost(scored):
-            value = Value(scored.stopped.estimate)
-        if self._conversation is not None:
-            self._conversation.result(mixture, value)
+            if self.best is None or value < self.best:
+                self.best = float(value)
+            return Value(value, value.goals, self._gradient(candidate, scored))
+        if scored.stopped is not None and self._lost(scored):
+            return Value(scored.stopped.estimate)
+        return None
 
     def _gradient(self, candidate: Candidate, scored: Scored) -> dict[str, float] | None:
         """Return d objective / d weight[partition]: a partition's units share its weight evenly."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +20,20 @@ from ablate.workspace import SCHEMA_VERSION, write_atomic
 KIND_ORDER = ("seed", "unit", "proxy", "trained")
 
 
+class Predicted(NamedTuple):
+    """What a model trained on a mixture is predicted to lose, nats per token, with its interval."""
+
+    loss: float
+    lower: float
+    upper: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One row: a scored model. Losses in nats per token; None where the trial failed.
 
-    `stopped` is there when a race stopped it: then it has no losses, and an estimate.
+    `stopped` is there when a race stopped it: then it has no losses, and an estimate. `predicted`
+    (by domain) and `predicted_objective` are there once `validate` has calibrated the proxies.
     """
 
     candidate: Candidate
@@ -35,6 +44,8 @@ class Trial:
     evaluate_seconds: float
     error: str | None
     stopped: Stopped | None = None
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
+    predicted_objective: Predicted | None = None
 
     @property
     def partitions(self) -> tuple[str, ...]:
@@ -126,12 +137,16 @@ def to_arrow(trials: Sequence[Trial], domains: Sequence[str]) -> pa.Table:
         "tokens": pa.array([row.candidate.tokens for row in rows], pa.int64()),
         "objective": pa.array([row.objective for row in rows], pa.float64()),
         "member_objective": pa.array([row.member_objective for row in rows], pa.float64()),
+        **_predicted(rows),
         "estimate": _floats(row.stopped and row.stopped.estimate for row in rows),
     }
     for name in domains:
         scores = [row.scores.get(name) for row in rows]
         columns[f"loss/{name}"] = _floats(s.loss if s else None for s in scores)
         columns[f"stderr/{name}"] = _floats(s.stderr if s else None for s in scores)
+        columns[f"predicted/{name}"] = _floats(
+            row.predicted[name].loss if name in row.predicted else None for row in rows
+        )
         columns[f"bits_per_byte/{name}"] = _floats(s.bits_per_byte if s else None for s in scores)
     columns["evaluated_tokens"] = pa.array([_evaluated(row) for row in rows], pa.int64())
     columns["merge_seconds"] = _floats(row.merge_seconds for row in rows)
@@ -139,6 +154,15 @@ def to_arrow(trials: Sequence[Trial], domains: Sequence[str]) -> pa.Table:
     columns["error"] = pa.array([row.error for row in rows], kinds)
     table = pa.table(columns)
     return table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
+
+
+def _predicted(rows: Sequence[Trial]) -> dict[str, pa.Array]:
+    found = [row.predicted_objective for row in rows]
+    return {
+        "predicted": _floats(one and one.loss for one in found),
+        "predicted_lower": _floats(one and one.lower for one in found),
+        "predicted_upper": _floats(one and one.upper for one in found),
+    }
 
 
 def _evaluated(row: Trial) -> int:

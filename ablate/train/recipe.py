@@ -70,9 +70,24 @@ class Recipe:
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
 
 
+def own_tokens(study: Study, unit_tokens: int) -> int:
+    """Return how many of its own tokens a unit of `unit_tokens` tokens is trained on.
+
+    In whole steps of the recipe: one pass unless the study says more.
+    """
+    return _recipe(study, study.train.tokens_per_unit or unit_tokens).tokens
+
+
+def replayed_tokens(study: Study, tokens: int) -> int:
+    """Return the replayed tokens that go with `tokens` of a unit's own."""
+    replay = study.train.replay
+    return 0 if replay is None else round(tokens * replay.fraction / (1 - replay.fraction))
+
+
 def unit_recipe(study: Study, unit_tokens: int) -> Recipe:
-    """Return the recipe of a unit of `unit_tokens` tokens: one pass unless the study says more."""
-    return _recipe(study, study.train.tokens_per_unit or unit_tokens)
+    """Return the recipe of a unit of `unit_tokens` tokens, what is replayed beside them included."""
+    tokens = study.train.tokens_per_unit or unit_tokens
+    return _recipe(study, tokens + replayed_tokens(study, tokens))
 
 
 def trained_recipe(study: Study, tokens: int) -> Recipe:

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import StudyError
+from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
+from ablate.models.pool import SeedModel
 from ablate.study import Study
 from ablate.train.finished import MOMENTS_FILE, is_complete
 from ablate.train.job import Start, TokenSlice, TrainingJob, job_fingerprint
-from ablate.train.recipe import check_tokens, seed_recipe, unit_recipe
+from ablate.train.recipe import (
+    check_tokens,
+    replayed_tokens,
+    seed_recipe,
+    trained_recipe,
+    unit_recipe,
+)
 from ablate.workspace import Workspace, fingerprint, slug
 
 if TYPE_CHECKING:
     from ablate.corpus.values import Corpus, PartitionInfo, TokenFile
 
-__all__ = ["is_complete", "seed_job", "unit_jobs", "unit_slices"]
+__all__ = ["TrainedRun", "is_complete", "mixture_job", "seed_job", "unit_jobs", "unit_slices"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """One model to train on a mixture, on `tokens` tokens in all.
+
+    Its text is all that its units were cut from (`text_tokens` None), or the first `text_tokens`,
+    shared out by the mixture's weights.
+    """
+
+    mixture: Mixture
+    tokens: int
+    text_tokens: int | None
+    rng_seed: int
+
+    @property
+    def name(self) -> str:
+        """Return how its folder is named: the members."""
+        return "-".join(self.mixture.partitions)
 
 
 def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob | None:
@@ -60,20 +90,7 @@ def unit_jobs(
     All start from the seed model in `seed_folder`. Raises StudyError when the seed's Adam moments
     are to be carried and it has none, or when a unit does not fill a sequence.
     """
-    moments = None
-    if study.train.carry_moments:
-        moments = str(Path(seed_folder) / MOMENTS_FILE)
-        if not study.seed.sources and not Path(moments).is_file():
-            raise StudyError(
-                f"train.carry_moments must be false for a seed without {MOMENTS_FILE}, got true "
-                f"and {seed_folder}; set it to false, or train the seed in this study"
-            )
-    start = Start(
-        mark=seed_fingerprint,
-        folder=str(seed_folder),
-        trust_remote_code=study.model.trust_remote_code,
-        moments=moments,
-    )
+    start = _branch_start(study, seed_fingerprint, seed_folder)
     jobs = []
     for name, info in sorted(corpus.partitions.items()):
         for index in range(info.units):
@@ -81,6 +98,7 @@ def unit_jobs(
             there = sum(piece.tokens for piece in slices)
             recipe = unit_recipe(study, there)
             check_tokens(f"unit {index} of partition '{name}'", there, recipe)
+            slices += _replayed(study, corpus, f"{name}/{index}", there)
             mark = job_fingerprint("unit", start.mark, slices, recipe)
             job = TrainingJob(
                 **_paths(workspace, f"unit-{slug(name)}-{index}-{mark}"),
@@ -92,6 +110,88 @@ def unit_jobs(
             )
             jobs.append(job)
     return jobs
+
+
+def _replayed(study: Study, corpus: Corpus, unit: str, own: int) -> tuple[TokenSlice, ...]:
+    """Return the seed's text that is replayed beside `own` tokens of a unit.
+
+    Where it starts in the seed's text follows from the unit's name, so that units share little of
+    it and no unit depends on which others there are.
+    """
+    tokens = replayed_tokens(study, own)
+    if not tokens:
+        return ()
+    file = corpus.seed
+    if file is None:
+        raise StudyError(
+            "train.replay must have the seed's text, got a corpus without; run `ablate prepare`"
+        )
+    start = int(fingerprint({"replay": unit}), 16) % file.tokens
+    around = (_slice(file, start, file.tokens, None), _slice(file, 0, start, None))
+    return tuple(_first([piece for piece in around if piece.tokens], tokens))
+
+
+def mixture_job(
+    study: Study,
+    corpus: Corpus,
+    workspace: Workspace,
+    seed: SeedModel,
+    run: TrainedRun,
+) -> TrainingJob:
+    """Return the job that trains one model on a mixture's own text, from the same seed model.
+
+    The recipe is that of the units over `run.tokens` tokens. Raises StudyError for a partition
+    without text in the corpus.
+    """
+    start = _branch_start(study, seed.fingerprint, workspace.root / seed.folder)
+    slices = mixture_slices(study, corpus, run)
+    recipe = replace(trained_recipe(study, run.tokens), rng_seed=run.rng_seed)
+    check_tokens(f"mixture {run.name}", sum(piece.tokens for piece in slices), recipe)
+    mark = job_fingerprint("trained", start.mark, slices, recipe)
+    return TrainingJob(
+        **_paths(workspace, f"trained-{slug(run.name)}-{mark}"),
+        kind="trained",
+        start=start,
+        slices=slices,
+        recipe=recipe,
+        metadata={
+            "weights": dict(run.mixture.weights),
+            "rng_seed": run.rng_seed,
+        },
+    )
+
+
+def mixture_slices(study: Study, corpus: Corpus, run: TrainedRun) -> tuple[TokenSlice, ...]:
+    """Return the text that a mixture is trained on, by partition.
+
+    A share beyond a partition's units is read again from their start.
+    """
+    found: list[TokenSlice] = []
+    for name, weight in run.mixture.weights:
+        info = corpus.partitions.get(name)
+        if info is None:
+            raise StudyError(
+                f"validate must have every partition's training text, got none for '{name}', which "
+                "was brought in as a trained unit; give it a source, or exclude it"
+            )
+        whole = [piece for i in range(info.units) for piece in unit_slices(study, info, i)]
+        if run.text_tokens is None:
+            found += whole
+        else:
+            found += _first(whole, round(weight * run.text_tokens))
+    return tuple(found)
+
+
+def _first(slices: Sequence[TokenSlice], tokens: int) -> list[TokenSlice]:
+    """Return the first `tokens` tokens of slices that are read over and over."""
+    found: list[TokenSlice] = []
+    for piece in cycle(slices):
+        if tokens <= 0:
+            break
+        cut = piece.tokens > tokens
+        found.append(replace(piece, stop=piece.start + tokens, digest=None) if cut else piece)
+        tokens -= piece.tokens
+    return found
 
 
 def unit_slices(study: Study, info: PartitionInfo, index: int) -> tuple[TokenSlice, ...]:
@@ -110,6 +210,24 @@ def unit_slices(study: Study, info: PartitionInfo, index: int) -> tuple[TokenSli
     if rest:
         slices.append(_slice(info.train, 0, rest, None))
     return tuple(slices)
+
+
+def _branch_start(study: Study, seed_fingerprint: str, seed_folder: Path | str) -> Start:
+    """Return what units and trained mixtures start from: the seed, with its moments if asked."""
+    moments = None
+    if study.train.carry_moments:
+        moments = str(Path(seed_folder) / MOMENTS_FILE)
+        if not study.seed.sources and not Path(moments).is_file():
+            raise StudyError(
+                f"train.carry_moments must be false for a seed without {MOMENTS_FILE}, got true "
+                f"and {seed_folder}; set it to false, or train the seed in this study"
+            )
+    return Start(
+        mark=seed_fingerprint,
+        folder=str(seed_folder),
+        trust_remote_code=study.model.trust_remote_code,
+        moments=moments,
+    )
 
 
 def _slice(file: TokenFile, start: int, stop: int, digest: str | None) -> TokenSlice:

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablate.engine import begin_conversation, scorer_settings
+from ablate.engine import begin_conversation
 from ablate.here import answer_here
+from ablate.on_ray import scorer_settings
 from ablate.resources import Cluster
 from ablate.search.candidates import base_candidates
 from ablate.search.conversation import Pause

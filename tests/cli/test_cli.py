@@ -90,6 +90,16 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "STUDY", "search.algorithm=tpee"], "did you mean 'tpe'"),
         (["plan", "STUDY", "search.merge.method=liner"], "did you mean 'linear'"),
         (["plan", "STUDY", "search.merge.method=no.such:thing"], "no.such"),
+        (
+            ["plan", "STUDY", "search.merge={alternatives: [{method: tiess}]}"],
+            "did you mean 'ties'",
+        ),
+        (["plan", "STUDY", "search.merge={alternatives: [{method: linear}]}"], "must differ"),
+        (["plan", "STUDY", "search.merge={alternatives: [{method: ensemble}]}"], "the ensemble"),
+        (
+            ["plan", "STUDY", "search.merge={alternatives: [{method: ties}]}", "search.racing={}"],
+            "search.racing",
+        ),
         (["plan", "STUDY", "search.objective={domain: q}"], "'q'"),
         (["plan", "STUDY", "--cluster", "gone.yaml"], "gone.yaml"),
         (["plan", "STUDY", "workspace=ftp://x"], "ftp://x"),

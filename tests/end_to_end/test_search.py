@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from ablate import engine
 from ablate.here import answer_here
+from ablate.on_ray import scorer_settings
 from ablate.resources import Cluster
 from ablate.search.journal import Journal
 from ablate.search.questions import Question
@@ -97,7 +98,7 @@ def test_comparisons_and_effects_follow_from_the_scores(ran: Path) -> None:
 
 def test_the_ensemble_alone_is_searched_without_an_evaluator(ran: Path) -> None:
     board = engine.search(study(ran, "search.merge.method=ensemble"), cluster=CLUSTER)
-    assert len(board.mixtures) == 7 and board.merge == "ensemble"
+    assert len(board.mixtures) == 7 and board.merges == ("ensemble",)
     objectives = {
         tuple(r["partitions"]): r["objective"] for r in rows(ran) if r["merge"] == "ensemble"
     }
@@ -121,6 +122,24 @@ def test_other_merges_are_searched_and_their_statistics_kept(ran: Path, method: 
     engine.search(study(ran), cluster=CLUSTER)
 
 
+def test_the_merge_is_searched_beside_the_mixture(ran: Path) -> None:
+    alternatives = "[{method: ties, options: {density: 0.5}}, {method: linear, scale: 0.6}]"
+    asked = study(ran, f"search.merge={{alternatives: {alternatives}}}")
+    board = engine.search(asked, cluster=CLUSTER)
+    labels = ("linear", "ties(density=0.5)", "linear(scale=0.6)")
+    assert board.merges == labels and len(board.mixtures) == 7
+    scored = [row for row in rows(ran) if row["merge"] in labels and row["kind"] == "proxy"]
+    for row in board.mixtures:
+        same = [r for r in scored if tuple(r["partitions"]) == row.partitions]
+        if row.candidate.kind == "proxy":
+            assert {r["merge"] for r in same} == set(labels)
+            assert row.objective == min(r["objective"] for r in same)
+    count = len(Journal(asked.open_workspace().journal).records)
+    assert engine.search(asked, cluster=CLUSTER).best == board.best
+    assert len(Journal(asked.open_workspace().journal).records) == count
+    assert engine.search(study(ran), cluster=CLUSTER).best.candidate.merge in ("linear", None)
+
+
 def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
     asked = study(
         ran,
@@ -135,7 +154,7 @@ def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
     standing = standing_of(asked, asked.open_workspace())
     candidate = next(r.candidate for r in proposed if r.candidate.kind == "proxy")
     question = Question(candidate=candidate, domains=("reference",), slopes=True)
-    here = answer_here(standing, question, engine.scorer_settings(standing, CLUSTER))
+    here = answer_here(standing, question, scorer_settings(standing, CLUSTER))
     known = Journal(standing.workspace.journal).get(candidate.key)
     mark = standing.frame.domains["reference"]
     assert here.scores[mark].loss == pytest.approx(known.scores[mark].loss, rel=1e-6)

@@ -76,7 +76,7 @@ def board() -> Leaderboard:
         trials=tuple(rows),
         domains=DOMAINS,
         space=subset_space(SpaceSettings(), units, units, "macro"),
-        merge="linear",
+        merges=("linear",),
         units=units,
         weights={"x": 0.5, "y": 0.5},
         group_tokens={name: np.full(GROUPS, 10.0) for name in DOMAINS},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from ablate.errors import StudyError
 from ablate.evaluate.statistics import DomainScore
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool, SeedModel, UnitModel
-from ablate.search.algorithms import ALGORITHMS, Task
+from ablate.search.algorithms import ALGORITHMS, Task, Value
 from ablate.search.candidates import base_candidates, describe, mixture_candidate, recall
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.journal import Journal, Scored
@@ -19,7 +20,7 @@ from ablate.search.objective import objective_value, objective_weights
 from ablate.search.questions import Frame, Question, Questions
 from ablate.search.spaces import subset_space
 from ablate.search.table import build_trial, write_table
-from ablate.study import MergeSettings, ObjectiveSettings, SpaceSettings
+from ablate.study import MergeMethod, MergeSettings, ObjectiveSettings, SpaceSettings
 
 FRAME = Frame(domains={"x": "mark-x", "y": "mark-y"}, weights={"x": 0.5, "y": 0.5})
 LINEAR = MergeSettings()
@@ -59,20 +60,40 @@ def answer(question: Question, frame: Frame = FRAME) -> Scored:
 
 
 def questions(
-    models: ModelPool, journal: Journal, frame: Frame = FRAME, trials: int = 50
+    models: ModelPool,
+    journal: Journal,
+    frame: Frame = FRAME,
+    trials: int = 50,
+    merge: MergeSettings = LINEAR,
+    told: dict[str, float | None] | None = None,
 ) -> Questions:
     units = models.units_of()
     space = subset_space(SpaceSettings(), units, {n: 10 * u for n, u in units.items()}, "micro")
+
+    def begin() -> Conversation:
+        task = Task(space=space, rng_seed=0, trials=trials)
+        talk = _Overheard(ALGORITHMS["exhaustive"](task), trials)
+        talk.told = {} if told is None else told
+        return talk
+
     return Questions(
         pool=models,
         frame=frame,
-        merge=LINEAR,
+        merge=merge,
         journal=journal,
         base=base_candidates(models),
-        begin=lambda: Conversation(
-            ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials
-        ),
+        begin=begin,
     )
+
+
+class _Overheard(Conversation):
+    """A conversation that writes down every result."""
+
+    told: dict[str, float | None]
+
+    def result(self, mixture: Mixture, value: Value | None) -> None:
+        self.told[mixture.key()] = value
+        super().result(mixture, value)
 
 
 def drain(stream: Questions, frame: Frame = FRAME, limit: int = 1000) -> list[Question]:
@@ -144,6 +165,36 @@ def test_a_flipped_byte_never_becomes_a_number(tmp_path: Path) -> None:
         path.write_bytes(bytes(changed))
         for key, record in Journal(path).records.items():
             assert good[key] == Journal(path).get(key), record
+
+
+def test_the_algorithm_hears_the_least_of_a_mixtures_merges(tmp_path: Path) -> None:
+    merge = MergeSettings(alternatives=(MergeMethod(method="ties"), MergeMethod(scale=0.3)))
+    told: dict[str, float | None] = {}
+    journal = Journal(tmp_path / "trials.jsonl")
+    stream = questions(pool("a", "b", "c"), journal, merge=merge, told=told)
+    lows = {"linear": 0.2, "ties": 0.1, "linear(scale=0.3)": 0.3}
+    asked: dict[str, list[str]] = {}
+    while (question := stream.next()) is not Pause.DONE:
+        assert isinstance(question, Question)
+        candidate = question.candidate
+        scored = answer(question)
+        if candidate.kind == "proxy" and candidate.mixture and candidate.merge:
+            asked.setdefault(candidate.mixture.key(), []).append(candidate.merge)
+            low = lows[candidate.merge]
+            scores = {m: replace(s, nats=s.nats * (1 + low)) for m, s in scored.scores.items()}
+            scored = replace(scored, scores=scores)
+        if candidate.merge == "ties" and len(asked) == 1:
+            scored = Scored(key=candidate.key, error="NaN")
+        stream.answered(question, scored)
+    assert all(merges == list(lows) for merges in asked.values()) and len(asked) == 5
+    first, *others = asked
+    for key in asked:
+        plain = next(v for k, v in told.items() if k == key)
+        best = 0.2 if key == first else 0.1
+        weights = dict(pair.split("=") for pair in key.split("|"))
+        base = 1.5 + sum(float(w) * (ord(p) + (p == "a") / 2) for p, w in weights.items()) / 1000
+        assert plain == pytest.approx(base * (1 + best), rel=1e-9)
+    assert len(others) == 4 and len(told) == 7
 
 
 def test_a_failed_trial_is_recorded_and_tried_again_next_time(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,19 @@ import pytest
 
 from ablate.corpus.values import Corpus, PartitionInfo, TokenFile, TokenizerInfo
 from ablate.errors import StudyError
-from ablate.study import Study
-from ablate.train.stages import is_complete, seed_job, unit_jobs
+from ablate.mixture import Mixture
+from ablate.models.pool import SeedModel
+from ablate.search.candidates import describe
+from ablate.study import Study, ValidateSettings
+from ablate.train.stages import (
+    TrainedRun,
+    is_complete,
+    mixture_job,
+    mixture_slices,
+    seed_job,
+    unit_jobs,
+)
+from ablate.validate.runs import candidate_of, recalled_run, trained_run
 from ablate.workspace import Workspace
 
 BASE: dict[str, Any] = {
@@ -23,6 +36,9 @@ BASE: dict[str, Any] = {
     "seed": {"sources": [{"path": "a"}]},
     "train": {"sequence_length": 10, "batch_tokens": 100},
 }
+
+
+SEED = SeedModel(fingerprint="mark", folder="seed", digest="d")
 
 
 def study(**sections: Any) -> Study:
@@ -147,3 +163,90 @@ def test_text_that_fills_no_sequence_is_refused_before_training() -> None:
         jobs_of(study(train=long), partition("a", 1000, 1))
     with pytest.raises(StudyError, match=r"the seed's text must have .* got 5000 tokens"):
         seed_job(study(train=long), corpus(), Workspace(Path("w")))
+
+
+def slices_of(run: TrainedRun, *partitions: PartitionInfo) -> list[tuple[str, int, int]]:
+    found = mixture_slices(study(), corpus(*partitions), run)
+    return [(piece.path.split("/")[1], piece.start, piece.stop) for piece in found]
+
+
+def test_a_mixture_is_trained_on_exactly_its_units_text() -> None:
+    parts = (partition("a", 2500, 2), partition("b", 1500, 1), partition("c", 1000, 1))
+    settings = ValidateSettings()
+    mixture = Mixture.by_units(["a", "b"], {"a": 2, "b": 1})
+    run = trained_run(study(), corpus(*parts), settings, mixture, 0)
+    assert (run.tokens, run.text_tokens) == (3000, None)
+    assert slices_of(run, *parts) == [("a", 0, 1000), ("a", 1000, 2000), ("b", 0, 1000)]
+    job = mixture_job(study(), corpus(*parts), Workspace(Path("w")), SEED, run)
+    units = {**jobs_of(study(), *parts)}
+    assert [piece for name in ("a/0", "a/1", "b/0") for piece in units[name].slices] == [
+        *job.slices
+    ]
+    assert job.recipe.tokens == 3000 and job.start.mark == units["a/0"].start.mark
+    # Text that is added to another partition, or to this one beyond its units, changes nothing.
+    more = (partition("a", 9000, 2), *parts[1:], partition("d", 1000, 1))
+    again = mixture_job(study(), corpus(*more), Workspace(Path("w")), SEED, run)
+    assert again.fingerprint == job.fingerprint
+
+
+def test_other_weights_share_out_as_many_tokens_and_repeat_short_text() -> None:
+    parts = (partition("a", 2500, 2), partition("b", 1500, 1))
+    macro = Mixture.uniform(["a", "b"])
+    run = trained_run(study(), corpus(*parts), ValidateSettings(), macro, 0)
+    assert (run.tokens, run.text_tokens) == (3000, 3000)
+    assert slices_of(run, *parts) == [
+        ("a", 0, 1000), ("a", 1000, 1500), ("b", 0, 1000), ("b", 0, 500),
+    ]  # fmt: skip
+    fixed = trained_run(study(), corpus(*parts), ValidateSettings(tokens="fixed"), macro, 0)
+    assert (fixed.tokens, slices_of(fixed, *parts)) == (1000, [("a", 0, 500), ("b", 0, 500)])
+    longer = ValidateSettings(tokens="fixed", total_tokens=2400)
+    assert trained_run(study(), corpus(*parts), longer, macro, 0).tokens == 2400
+
+
+def test_replicates_differ_in_the_order_of_their_text_alone() -> None:
+    parts = (partition("a", 1000, 1), partition("b", 1000, 1))
+    mixture = Mixture.uniform(["a", "b"])
+    jobs = []
+    for replicate in range(2):
+        run = trained_run(study(), corpus(*parts), ValidateSettings(), mixture, replicate)
+        jobs.append(mixture_job(study(), corpus(*parts), Workspace(Path("w")), SEED, run))
+        candidate = candidate_of(jobs[-1], run)
+        record = {**describe(candidate), "key": candidate.key}
+        assert recalled_run(json.loads(json.dumps(record))) == run
+    assert jobs[0].slices == jobs[1].slices and jobs[0].fingerprint != jobs[1].fingerprint
+    assert jobs[1].recipe == replace(jobs[0].recipe, rng_seed=1)
+
+
+def test_a_mixture_of_units_without_text_is_refused() -> None:
+    run = TrainedRun(mixture=Mixture.uniform(["a", "q"]), tokens=100, text_tokens=None, rng_seed=0)
+    with pytest.raises(StudyError, match="'q'"):
+        mixture_slices(study(), corpus(partition("a", 1000, 1)), run)
+
+
+def test_replayed_text_is_a_share_of_the_tokens_and_depends_on_the_unit_alone() -> None:
+    replay = study(train={**BASE["train"], "replay": {"fraction": 0.75, "from": "seed"}})
+    a, b = partition("a", 1000, 1), partition("b", 2000, 2)
+    jobs = jobs_of(replay, a, b)
+    for name, job in jobs.items():
+        own, *seed = job.slices
+        assert own == jobs_of(study(), a, b)[name].slices[0]
+        assert {piece.path for piece in seed} == {"corpus/@seed/train.arrow"}
+        assert sum(piece.tokens for piece in seed) == 3000 and job.recipe.tokens == 4000
+        assert all(0 <= piece.start < piece.stop <= 5000 for piece in seed)
+    assert len({job.slices[1].start for job in jobs.values()}) == 3
+    more = jobs_of(replay, a, partition("aa", 1000, 1), b)
+    assert all(more[name].fingerprint == job.fingerprint for name, job in jobs.items())
+    assert jobs["a/0"].fingerprint != jobs_of(study(), a)["a/0"].fingerprint
+    # What is trained for real has no replay: it is the truth that units are to predict.
+    run = trained_run(replay, corpus(a, b), ValidateSettings(), Mixture.uniform(["a"]), 0)
+    job = mixture_job(replay, corpus(a, b), Workspace(Path("w")), SEED, run)
+    assert job.recipe.tokens == 1000 and len(job.slices) == 1
+
+
+def test_replay_without_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"train\.replay"):
+        study(
+            model={"path": "m"},
+            seed={},
+            train={**BASE["train"], "replay": {"fraction": 0.5, "from": "seed"}},
+        )

@@ -15,12 +15,15 @@ LAYERS = [
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter"},
+    {"validate", "report"},
     {"cluster"},
     {"imports", "standing"},
     {"here"},
-    {"engine", "exporting", "status"},
+    {"on_ray"},
+    {"validating"},
     {"planning"},
-    {"tables"},
+    {"engine", "exporting", "status"},
+    {"tables", "agreement_table"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -28,7 +31,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {
     ("settings", "progress"), ("mixture_text", "mixture"), ("mixture_text", "study"),
     ("study", "resources"), ("merge", "models"), ("search", "evaluate"), ("workspace", "progress"),
-    ("standing", "imports"), ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
+    ("agreement_table", "tables"), ("standing", "imports"), ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
 }  # fmt: skip
 
 
@@ -100,7 +103,7 @@ def test_the_public_names_are_there() -> None:
 
     for name in ablate.__all__:
         assert getattr(ablate, name) is not None
-    assert callable(ablate.search) and callable(ablate.train)
+    assert all(callable(v) for v in (ablate.search, ablate.train, ablate.validate, ablate.report))
     import ablate.search.spaces  # a call and a package at once
 
     assert callable(ablate.search)

@@ -1,0 +1,89 @@
+"""What the stages ask of Ray: missing models trained, open questions answered.
+
+Ray is not started where nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ablate.cluster.pool import store_pool
+from ablate.cluster.session import session
+from ablate.cluster.statistics import with_statistics
+from ablate.cluster.train import train_jobs
+from ablate.cluster.tune import run_trials
+from ablate.evaluate.scorer import ScorerSettings
+from ablate.here import domains_of
+from ablate.merge import Statistics, merge_method
+from ablate.models.layout import Layout, layout_of
+from ablate.models.load import load_model
+from ablate.progress import bar
+from ablate.resources import Cluster
+from ablate.search.candidates import ENSEMBLE
+from ablate.search.questions import Questions
+from ablate.standing import Standing
+from ablate.study import Study
+from ablate.train.job import TrainingJob
+from ablate.train.stages import is_complete
+from ablate.workspace import Workspace
+
+Member = tuple[str, int]
+
+
+def run_jobs(jobs: list[TrainingJob], workspace: Workspace, cluster: Cluster) -> None:
+    """Train the jobs whose folders are not complete."""
+    missing = [job for job in jobs if not is_complete(job.path, job)]
+    if not missing:
+        return
+    total = sum(job.recipe.tokens for job in missing)
+    with session(cluster), bar("train", total) as advance:
+        train_jobs(missing, cluster, workspace, lambda done, _, detail: advance(done, detail))
+        advance(total, "")
+
+
+def answer(
+    standing: Standing, questions: Questions, cluster: Cluster, total: int, wanted: set[Member]
+) -> None:
+    """Score on Ray what the journal lacks; Ray is not started when it lacks nothing."""
+    if not questions.peek():
+        return
+    root, settings = standing.workspace.root, scorer_settings(standing, cluster)
+    with session(cluster):
+        layout = model_layout(standing.study, Path(settings.seed_folder))
+        store = store_pool(standing.pool, layout, root, wanted)
+        for kind in _statistics_kinds(questions.methods):
+            store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
+        run_trials(
+            questions,
+            cluster=cluster,
+            settings=settings,
+            domains=domains_of(standing.corpus, root),
+            store=store,
+            total=total,
+        )
+
+
+def _statistics_kinds(methods: Iterable[str]) -> list[Statistics]:
+    """Return what merges ask of each unit."""
+    kinds = {merge_method(name).statistics for name in methods if name != ENSEMBLE}
+    return sorted(kind for kind in kinds if kind is not None)
+
+
+def scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:
+    """Return how an evaluator of this cluster scores the study's models."""
+    study = standing.study
+    return ScorerSettings(
+        seed_folder=str(standing.workspace.root / standing.pool.seed.folder),
+        trust_remote_code=study.model.trust_remote_code,
+        length=study.evaluation_length,
+        precision=study.evaluate.precision,
+        batch_tokens=cluster.trial.batch_tokens,
+        threads=cluster.trial.threads,
+        gpus=cluster.trial.gpus,
+    )
+
+
+def model_layout(study: Study, folder: Path) -> Layout:
+    """Return the layout of a study's models, from one of them."""
+    return layout_of(load_model(folder, trust_remote_code=study.model.trust_remote_code))

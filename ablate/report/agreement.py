@@ -1,0 +1,189 @@
+"""agreement.json as the page reads it: nothing in it is taken for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MERGE = "merge"
+OBJECTIVE = "objective"
+PROXIES = {
+    "merge": "merge",
+    "ensemble": "ensemble of the units",
+    "members_mean": "mean of the members",
+    "members_best": "best member",
+    "members_worst": "worst member",
+    "seed": "seed's own loss",
+    "tokens": "number of tokens",
+}
+MEASURES = {
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "kendall": "Kendall",
+    "decision_accuracy": "right of two",
+    "top_overlap": "overlap of the best",
+    "best_quarter": "within the best quarter",
+    "regret": "regret, nats",
+    "regret_share": "regret, % of spread",
+}
+IN_DOMAIN, OUTSIDE = "in_domain", "outside"
+
+Measured = tuple[float, float | None, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One mixture in truth and by proxy, on one target; losses in nats per token."""
+
+    name: str
+    size: int
+    control: bool
+    proxy: float
+    trained: float
+    predicted: float | None
+    lower: float | None
+    upper: float | None
+
+
+def targets_of(agreement: Mapping[str, Any]) -> list[str]:
+    """Return the targets: the objective, evaluation domains, held-out splits, each by name."""
+    kinds = _mapping(agreement.get("targets"))
+    order = {OBJECTIVE: 0, "domain": 1}
+    return sorted(kinds, key=lambda name: (order.get(str(kinds[name]), 2), name))
+
+
+def proxies_of(agreement: Mapping[str, Any]) -> list[str]:
+    """Return the proxies in the order of `PROXIES`, then others by name."""
+    found: set[str] = set(_mapping(agreement.get("summary")))
+    for row in agreement.get("mixtures") or ():
+        found |= set(_mapping(row.get("proxies")))
+    known = list(PROXIES)
+    return sorted(found, key=lambda name: (known.index(name) if name in known else 99, name))
+
+
+def drawable(agreement: Mapping[str, Any]) -> list[str]:
+    """Return the proxies that are losses by target, and so can stand on an axis."""
+    rows = agreement.get("mixtures") or ()
+    return [
+        name
+        for name in proxies_of(agreement)
+        if name != "tokens" and any(_mapping(_mapping(r.get("proxies")).get(name)) for r in rows)
+    ]
+
+
+def sizes_of(agreement: Mapping[str, Any]) -> list[int]:
+    """Return the sizes of the trained mixtures, smaller ones first."""
+    return sorted({int(row.get("size") or 0) for row in agreement.get("mixtures") or ()})
+
+
+def seen(agreement: Mapping[str, Any], target: str, proxy: str) -> list[Seen]:
+    """Return the trained mixtures with both losses on a target, in the order of the file."""
+    found = []
+    for row in agreement.get("mixtures") or ():
+        trained = number(_mapping(row.get("trained")).get(target))
+        guess = number(_mapping(_mapping(row.get("proxies")).get(proxy)).get(target))
+        if trained is None or guess is None:
+            continue
+        fit = measured(_mapping(row.get("predicted")).get(target))
+        mean, lower, upper = fit or (None, None, None)
+        found.append(
+            Seen(
+                name=str(row.get("name", "")),
+                size=int(row.get("size") or 0),
+                control=bool(row.get("control")),
+                proxy=guess,
+                trained=trained,
+                predicted=mean,
+                lower=lower,
+                upper=upper,
+            )
+        )
+    return found
+
+
+def views(agreement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a scatter of any target and proxy is drawn from, as plain JSON values.
+
+    `places[k]` are the mixtures of the k-th size; `trained[target][mixture]`,
+    `predicted[target]` and `proxies[p].losses[target][mixture]` are in the order of `targets_of`.
+    """
+    rows, targets = list(agreement.get("mixtures") or ()), targets_of(agreement)
+    sizes = [int(row.get("size") or 0) for row in rows]
+    return {
+        "places": [[at for at, own in enumerate(sizes) if own == size] for size in sizes_of(agreement)],
+        "trained": [[_loss(row.get("trained"), target) for row in rows] for target in targets],
+        "predicted": [_predicted(rows, target) for target in targets],
+        "proxies": {
+            proxy: [[_loss(_mapping(row.get("proxies")).get(proxy), target) for row in rows]
+                    for target in targets]
+            for proxy in drawable(agreement)
+        },
+    }  # fmt: skip
+
+
+def _predicted(rows: list[Any], target: str) -> dict[str, list[float | None]]:
+    fits = [measured(_mapping(row.get("predicted")).get(target)) for row in rows]
+    return {
+        "mean": [None if fit is None else _short(fit[0]) for fit in fits],
+        "above": [None if fit is None else _short((fit[2] or fit[0]) - fit[0]) for fit in fits],
+        "below": [None if fit is None else _short(fit[0] - (fit[1] or fit[0])) for fit in fits],
+    }
+
+
+def _loss(losses: Any, target: str) -> float | None:
+    value = number(_mapping(losses).get(target))
+    return None if value is None else _short(value)
+
+
+def _short(value: float) -> float:
+    return round(value, 5)
+
+
+def within(agreement: Mapping[str, Any], target: str, proxy: str, measure: str) -> Measured | None:
+    """Return a measure within mixture size, as (value, lower, upper)."""
+    table = _mapping(_mapping(agreement.get("agreement")).get(target))
+    return measured(_mapping(_mapping(table.get(proxy)).get("within")).get(measure))
+
+
+def summary(agreement: Mapping[str, Any], proxy: str, group: str, measure: str) -> Measured | None:
+    """Return a measure of the summary; `group` is in_domain, outside or objective."""
+    table = _mapping(_mapping(agreement.get("summary")).get(proxy))
+    return measured(_mapping(table.get(group)).get(measure))
+
+
+def noise_floor(agreement: Mapping[str, Any], kinds: set[str], measure: str) -> float | None:
+    """Return the mean over targets of some kinds of what two trainings of a mixture agree."""
+    floor, targets = _mapping(agreement.get("noise_floor")), _mapping(agreement.get("targets"))
+    values = [
+        found[0]
+        for name, table in floor.items()
+        if targets.get(name) in kinds and (found := measured(_mapping(table).get(measure)))
+    ]
+    return sum(values) / len(values) if values else None
+
+
+def calibration(agreement: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the calibration by target, those without one left out."""
+    found = _mapping(agreement.get("calibration"))
+    return {t: _mapping(found[t]) for t in targets_of(agreement) if _mapping(found.get(t))}
+
+
+def measured(value: Any) -> Measured | None:
+    """Return (value, lower, upper) of a list; None when there is no value."""
+    items = [number(item) for item in value] if isinstance(value, list | tuple) else [number(value)]
+    if not items or items[0] is None:
+        return None
+    lower, upper = (*items[1:], None, None)[:2]
+    return items[0], lower, upper
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(float(value)) < float("inf") else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,89 @@
+"""The leading mixtures with the intervals of their distance from the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ablate.report.answer import compare, predicted_interval, worth
+from ablate.report.leaders import Leaders
+from ablate.report.wording import hover, mixture_label
+from ablate.search.leaderboard import Leaderboard
+from ablate.search.table import Trial
+
+TOP = 30
+MOST_SIZES = 60
+"""Sizes whose best mixture is shown although it is not among the top."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A mixture with its place. Losses in nats per token; `value` is what it is ranked by.
+
+    [lower, upper] is its objective give or take the paired interval of its distance from the best
+    one (None where the sums were not kept, and for the best itself); on a calibrated board, the
+    interval of its prediction.
+    """
+
+    rank: int
+    label: str
+    hover: str
+    size: int
+    value: float
+    objective: float
+    lower: float | None
+    upper: float | None
+    probability: float | None
+    leads: bool
+    best_of_size: bool
+    members: float | None
+    ensemble: float | None
+
+
+def placed(
+    board: Leaderboard, leaders: Leaders | None, level: float = 0.95, top: int = TOP
+) -> tuple[Placed, ...]:
+    """Return the first `top` mixtures and the best of each size, best first."""
+    rows = board.mixtures
+    firsts = {row.candidate.key for row in board.best_of_size.values()}
+    shown = list(enumerate(rows[:top], start=1))
+    late = [(rank, row) for rank, row in enumerate(rows, start=1)
+            if rank > top and row.candidate.key in firsts]  # fmt: skip
+    return tuple(
+        _placed(board, rank, row, leaders, row.candidate.key in firsts, level)
+        for rank, row in [*shown, *_spread(late, MOST_SIZES)]
+    )
+
+
+def _spread(items: Sequence[tuple[int, Trial]], most: int) -> list[tuple[int, Trial]]:
+    """Return at most `most` items, evenly taken over the sizes."""
+    ordered = sorted(items, key=lambda item: item[1].size)
+    step = max(1, -(-len(ordered) // most))
+    return sorted(ordered[::step], key=lambda item: item[0])
+
+
+def _placed(
+    board: Leaderboard, rank: int, row: Trial, leaders: Leaders | None, first: bool, level: float
+) -> Placed:
+    assert row.objective is not None
+    best = board.mixtures[0]
+    beside = None if rank == 1 else compare(board, best, row, "", level)
+    around = predicted_interval(board, row)
+    if around is None and beside and beside.lower is not None and beside.upper is not None:
+        around = worth(board, best) + beside.lower, worth(board, best) + beside.upper
+    ensemble = board.ensemble_of(row) if row.candidate.kind == "proxy" else None
+    return Placed(
+        rank=rank,
+        label=mixture_label(row, board),
+        hover=hover(row),
+        size=row.size,
+        value=worth(board, row),
+        objective=row.objective,
+        lower=None if around is None else around[0],
+        upper=None if around is None else around[1],
+        probability=None if beside is None else beside.probability,
+        leads=leaders is not None and row.candidate.key in leaders.keys,
+        best_of_size=first,
+        members=row.member_objective,
+        ensemble=None if ensemble is None else ensemble.objective,
+    )

@@ -1,0 +1,285 @@
+"""Agreement: do proxies predict truly trained models, on this corpus, and how well?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ablate.progress import bar
+from ablate.search.candidates import ENSEMBLE
+from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
+from ablate.validate.combination import Combination, combine
+from ablate.validate.datamodels import left_out_losses
+from ablate.validate.headline import error_line, first_line
+from ablate.validate.predictor import Predictor
+from ablate.validate.statistics import AgreementWithin, Estimate, agree, agree_over, agree_within
+from ablate.validate.subjects import BASELINES, MERGE, OBJECTIVE, Subject, features
+
+Estimates = Mapping[str, Estimate]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One mixture with the losses of its trainings, `losses[replicate][target]`."""
+
+    subject: Subject
+    losses: tuple[Mapping[str, float], ...]
+    control: bool = False
+
+    def mean(self, target: str) -> float:
+        """Return the mean trained loss over the replicates, nats per token."""
+        return float(np.mean([one[target] for one in self.losses]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetAgreement:
+    """One proxy against trained losses of one target: over all mixtures, and within sizes."""
+
+    overall: Estimates
+    within: AgreementWithin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Proxies against trained models over `trained` mixtures.
+
+    `targets[name]` is objective, domain (text that no partition is made of) or partition (held-out
+    split of one). `tables[target][proxy]`; `summary[proxy]` has means over in_domain and outside
+    targets within sizes, and the objective. `noise_floor[target]` compares two trainings of the
+    same mixtures; empty without replicates. `mark` is the fingerprint of what trained losses depend
+    on beside mixture and text, `domains[name]` that of a text.
+    """
+
+    targets: Mapping[str, str]
+    weights: Mapping[str, float]
+    trained: tuple[Trained, ...]
+    tables: Mapping[str, Mapping[str, TargetAgreement]]
+    summary: Mapping[str, Mapping[str, Estimates]]
+    noise_floor: Mapping[str, Estimates]
+    fits: Mapping[str, Fitted]
+    objective_fit: Combination | None
+    mark: str = ""
+    domains: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Return the compared proxies, the study's merge first, baselines last."""
+        return tuple(self.summary)
+
+    @property
+    def headline(self) -> str:
+        """Return the answer in a few sentences: does the merge predict, and beat the baselines?"""
+        first = first_line(self.summary, len(self.trained))
+        if self.objective_fit is None:
+            return first
+        errors = self.objective_fit.errors(LEVEL)
+        losses = [one.mean(OBJECTIVE) for one in self.trained]
+        spread = max(losses) - min(losses)
+        return f"{first} {error_line(errors.root_mean_square, errors.coverage, spread)}"
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """Return the calibrated predictor; None with too few trained mixtures to fit one."""
+        if not self.fits:
+            return None
+        return Predictor(domains=self.domains, fits=self.fits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values: what `agreement.json` holds."""
+        return {
+            "mark": self.mark,
+            "headline": self.headline,
+            "targets": dict(self.targets),
+            "weights": dict(self.weights),
+            "mixtures": [row for one in self.trained for row in self._rows(one)],
+            "agreement": {
+                target: {name: _table(found) for name, found in by_proxy.items()}
+                for target, by_proxy in self.tables.items()
+            },
+            "summary": {
+                name: {kind: _plain(found) for kind, found in kinds.items()}
+                for name, kinds in self.summary.items()
+            },
+            "noise_floor": {t: _plain(f) for t, f in self.noise_floor.items()} or None,
+            "calibration": self._calibration(),
+            "predictor": None if self.predictor is None else self.predictor.to_json(),
+        }
+
+    def _rows(self, one: Trained) -> list[dict[str, Any]]:
+        subject = one.subject
+        held_out = self._held_out(one)
+        return [
+            {
+                "name": subject.name,
+                "partitions": list(subject.mixture.partitions),
+                "weights": [weight for _, weight in subject.mixture.weights],
+                "size": subject.size,
+                "tokens": subject.tokens,
+                "replicate": number,
+                "control": one.control,
+                "trained": dict(losses),
+                "proxies": {name: dict(values) for name, values in subject.proxies.items()},
+                "predicted": held_out,
+            }
+            for number, losses in enumerate(one.losses)
+        ]
+
+    def _held_out(self, one: Trained) -> dict[str, list[float]]:
+        """Return the prediction of a mixture made without it, [mean, lower, upper] by target."""
+        place = self.trained.index(one)
+        fits: dict[str, Fitted | Combination] = dict(self.fits)
+        if self.objective_fit is not None:
+            fits[OBJECTIVE] = self.objective_fit
+        found = {}
+        for target, fit in fits.items():
+            mean, half = fit.held_out.mean[place], fit.held_out.half_width(LEVEL)[place]
+            found[target] = [float(mean), float(mean - half), float(mean + half)]
+        return found
+
+    def _calibration(self) -> dict[str, Any]:
+        found = {}
+        for target, fit in self.fits.items():
+            models = {name: vars(left) for name, left in fit.table.items()}
+            found[target] = {"model": fit.model, **_errors(fit), "models": models}
+        if self.objective_fit is not None:
+            used = sorted({self.fits[name].model for name in self.weights})
+            found[OBJECTIVE] = {"model": ", ".join(used), **_errors(self.objective_fit)}
+        return found
+
+
+def assess(
+    trained: Sequence[Trained],
+    kinds: Mapping[str, str],
+    weights: Mapping[str, float],
+    rng_seed: int,
+) -> Agreement:
+    """Return the agreement of every proxy that all `trained` mixtures have.
+
+    `kinds[domain]` is domain or heldout; `weights` are the objective's. With fewer than four
+    mixtures nothing is calibrated.
+    """
+    targets = {OBJECTIVE: OBJECTIVE} | {
+        name: "domain" if kind == "domain" else "partition" for name, kind in kinds.items()
+    }
+    sizes = [one.subject.size for one in trained]
+    truth = {t: np.array([one.mean(t) for one in trained]) for t in targets}
+    guess = {
+        name: {t: np.array([one.subject.proxies[name][t] for one in trained]) for t in targets}
+        for name in [*_proxy_names(trained), *BASELINES]
+    } | _datamodels(trained, truth, rng_seed)
+    names = list(guess)
+    fits = _fits(trained, kinds, truth)
+    return Agreement(
+        targets=targets,
+        weights=weights,
+        trained=tuple(trained),
+        tables={
+            t: {
+                name: TargetAgreement(
+                    overall=agree(guess[name][t], truth[t], rng_seed=rng_seed),
+                    within=agree_within(guess[name][t], truth[t], sizes, rng_seed=rng_seed),
+                )
+                for name in names
+            }
+            for t in targets
+        },
+        summary={
+            name: _summary(
+                {t: (guess[name][t], truth[t]) for t in targets}, targets, sizes, rng_seed
+            )
+            for name in names
+        },
+        noise_floor=_noise_floor(trained, targets, rng_seed),
+        fits=fits,
+        objective_fit=combine({n: fits[n] for n in weights}, weights) if fits else None,
+    )
+
+
+def _datamodels(
+    trained: Sequence[Trained], truth: Mapping[str, np.ndarray], rng_seed: int
+) -> dict[str, dict[str, np.ndarray]]:
+    subjects = [one.subject for one in trained]
+    with bar("baselines", len(truth)) as advance:
+        return left_out_losses(
+            [one.mixture for one in subjects],
+            [one.tokens for one in subjects],
+            truth,
+            rng_seed=rng_seed,
+            on_progress=lambda done: advance(done, ""),
+        )
+
+
+def _proxy_names(trained: Sequence[Trained]) -> list[str]:
+    shared = set.intersection(*(set(one.subject.proxies) for one in trained)) - set(BASELINES)
+    first = [name for name in (MERGE, ENSEMBLE) if name in shared]
+    return [*first, *sorted(shared - set(first))]
+
+
+def _fits(
+    trained: Sequence[Trained], kinds: Mapping[str, str], truth: Mapping[str, np.ndarray]
+) -> dict[str, Fitted]:
+    if len(trained) < LEAST_MIXTURES:
+        return {}
+    subjects = [one.subject for one in trained]
+    return {name: calibrate(features(subjects, name), truth[name]) for name in kinds}
+
+
+def _summary(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    targets: Mapping[str, str],
+    sizes: Sequence[int],
+    rng_seed: int,
+) -> dict[str, Estimates]:
+    """Return the mean within-size agreement over the targets of each kind."""
+    groups = {"in_domain": "partition", "outside": "domain", "objective": "objective"}
+    found: dict[str, Estimates] = {}
+    for label, kind in groups.items():
+        of = [pairs[target] for target, its in targets.items() if its == kind]
+        if of:
+            found[label] = agree_over(of, sizes, rng_seed=rng_seed)
+    every = [pairs[target] for target, its in targets.items() if its != "objective"]
+    return {**found, "domains": agree_over(every, sizes, rng_seed=rng_seed)}
+
+
+def _noise_floor(
+    trained: Sequence[Trained], targets: Mapping[str, str], rng_seed: int
+) -> dict[str, Estimates]:
+    twice = [one for one in trained if len(one.losses) > 1]
+    if len(twice) < LEAST_MIXTURES:
+        return {}
+    sizes = [one.subject.size for one in twice]
+    return {
+        target: agree_within(
+            [one.losses[0][target] for one in twice],
+            [one.losses[1][target] for one in twice],
+            sizes,
+            rng_seed=rng_seed,
+        ).mean
+        for target in targets
+    }
+
+
+def _plain(found: Estimates) -> dict[str, list[float | None]]:
+    return {name: estimate.to_json() for name, estimate in found.items()}
+
+
+def _table(found: TargetAgreement) -> dict[str, Any]:
+    sizes = {str(size): _plain(values) for size, values in found.within.by_size.items()}
+    return {"all": _plain(found.overall), "within": _plain(found.within.mean), "by_size": sizes}
+
+
+def _errors(fit: Fitted | Combination) -> dict[str, Any]:
+    errors = fit.errors(LEVEL)
+    return {
+        "held_out": {
+            "mae": errors.mean_absolute,
+            "rmse": errors.root_mean_square,
+            "r2": errors.r2,
+        },
+        "coverage": errors.coverage.to_json(),
+        "level": errors.level,
+    }

@@ -1,0 +1,244 @@
+"""From proxies to predictions: the trained loss of a target, with a held-out error and intervals.
+
+    n trained mixtures;  features name -> [n], of which merged, ensemble and members' losses are
+    proxies and size (log number of partitions) and tokens (log trained tokens) are not
+
+Merged and trained losses are close to linear in each other, within one size more than across sizes
+(`ablate.validate.regressions` holds the candidates). The model is chosen by its left-out error,
+which flatters whatever wins; so the errors reported are of the choice as a whole: for every mixture
+the model and its penalty are chosen anew without it (Varma and Simon 2006; Stone 1974).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ablate.validate.held_out import (
+    Errors,
+    HeldOut,
+    Prediction,
+    predicted,
+    root_mean_square,
+    shortened,
+)
+from ablate.validate.regressions import (
+    CHOICE,
+    Array,
+    Fits,
+    Model,
+    Rows,
+    all_but_one,
+    candidates,
+    fit_rows,
+    stacked,
+)
+
+Features = Mapping[str, npt.ArrayLike]
+
+LEAST_MIXTURES = 4
+ARRAYS = ("centre", "width", "slope", "inverse", "standard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """One model's own leave-one-out errors, nats per token; not nested."""
+
+    mean_absolute: float
+    root_mean_square: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """The chosen model of one target, fitted to n mixtures.
+
+    It uses the features `columns` (k of them): centred by `centre`, divided by `width`, times
+    `slope` [k], plus `intercept`. `inverse` [k, k] gives leverages. `standard` [n] are standardised
+    left-out residuals in nats, whose root mean square is the noise's `scale`; `freedom` is n minus
+    the trace of the hat matrix and the charge for the choice. `table` has every candidate that could be judged; `held_out` the nested predictions.
+    """
+
+    model: str
+    columns: tuple[str, ...]
+    centre: Array
+    width: Array
+    slope: Array
+    intercept: float
+    inverse: Array
+    standard: Array
+    freedom: float
+    table: dict[str, LeftOut]
+    held_out: HeldOut
+
+    @property
+    def scale(self) -> float:
+        """Return the standard deviation of the noise, nats per token."""
+        return float(root_mean_square(self.standard))
+
+    def errors(self, level: float = 0.95) -> Errors:
+        """Return the nested held-out errors of the choice, and its intervals' coverage."""
+        return self.held_out.errors(level)
+
+    def predict(self, features: Features, level: float = 0.95) -> Prediction:
+        """Return predicted trained losses of mixtures with `features` [m].
+
+        Raises ValueError for a feature that is missing, not [m] or not finite, or a bad level.
+        """
+        mean, leverage = self.mean_and_leverage(features)
+        return predicted(mean, self.scale, leverage, self.freedom, level)
+
+    def belief(self, features: Features) -> tuple[Array, Array, float]:
+        """Return mean [m] and covariance [m, m] of the noiseless loss, and the noise's variance."""
+        mean, kernel = self.mean_and_kernel(features)
+        return mean, self.scale**2 * kernel, self.scale**2
+
+    def mean_and_leverage(self, features: Features) -> tuple[Array, Array]:
+        """Return mean [m] in nats and leverage [m]; raises ValueError as `predict` does."""
+        z = self._standardised(features)
+        leverage = np.einsum("mk,kj,mj->m", z, self.inverse, z)
+        return self.intercept + z @ self.slope, 1 / len(self.standard) + leverage
+
+    def mean_and_kernel(self, features: Features) -> tuple[Array, Array]:
+        """Return mean [m] and kernel [m, m]: covariance of the mean over the noise's variance.
+
+        Its diagonal is the leverage. Raises ValueError as `predict` does.
+        """
+        z = self._standardised(features)
+        kernel = z @ self.inverse @ z.T
+        return self.intercept + z @ self.slope, 1 / len(self.standard) + kernel
+
+    def _standardised(self, features: Features) -> Array:
+        checked = checked_features(features)
+        missing = sorted(set(self.columns) - checked.keys())
+        if missing or not checked:
+            raise ValueError(
+                f"features must have {', '.join(self.columns) or 'one array'} for the model "
+                f"'{self.model}', got {', '.join(sorted(checked)) or 'none'}; add the missing ones"
+            )
+        count = len(next(iter(checked.values())))
+        return (stacked(checked, self.columns, count) - self.centre) / self.width
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fit, and its held-out errors for the reader."""
+        arrays = {name: getattr(self, name).tolist() for name in ARRAYS}
+        return {
+            "model": self.model,
+            "columns": list(self.columns),
+            "intercept": self.intercept,
+            "freedom": self.freedom,
+            **arrays,
+            "table": {name: vars(each) for name, each in self.table.items()},
+            "held_out": self.held_out.to_json(),
+            "errors": self.errors().to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Fitted:
+        """Return the fit that `to_json` wrote; raises KeyError or TypeError for other values."""
+        arrays = {name: np.asarray(body[name], dtype=float) for name in ARRAYS}
+        # A model without columns writes its empty matrix as an empty list.
+        arrays["inverse"] = arrays["inverse"].reshape(2 * (len(body["columns"]),))
+        return cls(
+            model=body["model"],
+            columns=tuple(body["columns"]),
+            intercept=float(body["intercept"]),
+            freedom=float(body["freedom"]),
+            table={name: LeftOut(**each) for name, each in body["table"].items()},
+            held_out=HeldOut.from_json(body["held_out"]),
+            **arrays,
+        )
+
+
+def calibrate(features: Features, trained: npt.ArrayLike) -> Fitted:
+    """Return the best prediction of trained losses [n] from `features`, name -> [n].
+
+    Any feature may be absent or constant; with none the prediction is the mean. Raises ValueError
+    under four mixtures, and for arrays that do not fit together or hold values not finite.
+    """
+    y = np.asarray(trained, dtype=float)
+    if y.ndim != 1 or len(y) < LEAST_MIXTURES or not np.isfinite(y).all():
+        raise ValueError(
+            f"trained must be [mixtures], {LEAST_MIXTURES} finite losses at least, "
+            f"got shape {y.shape}; train more mixtures"
+        )
+    given = checked_features(features, len(y))
+    models, fits = _fits(given, y, np.arange(len(y))[None])
+    chosen = int(np.argmin([fit.error[0] for fit in fits]))
+    fit, model = fits[chosen], models[chosen]
+    return Fitted(
+        model=model.name,
+        columns=model.columns,
+        centre=fit.centre[0],
+        width=fit.width[0],
+        slope=fit.slope[0],
+        intercept=float(fit.intercept[0]),
+        inverse=fit.inverse[0],
+        standard=fit.standard[0],
+        freedom=float(fit.freedom[0]),
+        table=_table(models, fits),
+        held_out=_nested(given, y),
+    )
+
+
+def checked_features(features: Features, count: int | None = None) -> dict[str, Array]:
+    """Return the features as arrays of one length; raises ValueError for others."""
+    arrays = {name: np.asarray(values, dtype=float) for name, values in features.items()}
+    for name, values in arrays.items():
+        count = values.size if count is None else count
+        if values.shape != (count,) or not np.isfinite(values).all():
+            raise ValueError(
+                f"features must be finite and [{count}], got shape {values.shape} for '{name}', "
+                "or NaN in it; leave those mixtures or that feature out"
+            )
+    return arrays
+
+
+def _fits(
+    features: Mapping[str, Array], trained: Array, rows: Rows
+) -> tuple[list[Model], list[Fits]]:
+    """Return the candidates for subsets of that many rows, each fitted to every subset."""
+    models = candidates(features, rows.shape[1])
+    charge = CHOICE if len(models) > 1 else 0
+    columns = [stacked(features, model.columns, len(trained)) for model in models]
+    return models, [
+        fit_rows(model, each, trained, rows, charge)
+        for model, each in zip(models, columns, strict=True)
+    ]
+
+
+def _nested(features: Mapping[str, Array], trained: Array) -> HeldOut:
+    """Return each mixture's prediction by the choice made among the others."""
+    count = len(trained)
+    models, fits = _fits(features, trained, all_but_one(count))
+    chosen = np.argmin([fit.error for fit in fits], axis=0), np.arange(count)
+    points = [
+        fit.at(stacked(features, model.columns, count))
+        for model, fit in zip(models, fits, strict=True)
+    ]
+    return HeldOut(
+        trained=trained,
+        mean=np.stack([mean for mean, _ in points])[chosen],
+        leverage=np.stack([leverage for _, leverage in points])[chosen],
+        freedom=np.stack([fit.freedom for fit in fits])[chosen],
+        standard=shortened(np.stack([fit.standard for fit in fits])[chosen]),
+    )
+
+
+def _table(models: list[Model], fits: list[Fits]) -> dict[str, LeftOut]:
+    """Return each model's errors; one that a single row decides cannot be judged without it."""
+    residuals = {
+        model.name: fit.left_out[0]
+        for model, fit in zip(models, fits, strict=True)
+        if np.isfinite(fit.left_out[0]).all()
+    }
+    return {
+        name: LeftOut(
+            mean_absolute=float(np.mean(np.abs(each))),
+            root_mean_square=float(root_mean_square(each)),
+        )
+        for name, each in residuals.items()
+    }

@@ -1,0 +1,146 @@
+"""What is known of a mixture before anything is trained on it: proxies and baselines, by target.
+
+A target is a scored domain or `objective`. Every proxy is smaller for a better mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablate.mixture import Mixture
+from ablate.search.candidates import ENSEMBLE
+from ablate.search.objective import objective_value
+from ablate.search.table import Trial
+
+OBJECTIVE = "objective"
+MERGE, MEAN = "merge", "members_mean"
+BASELINES = (MEAN, "members_best", "members_worst", "seed", "tokens")
+
+ByTarget = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One mixture: its trained tokens when it is trained, and `proxies[name][target]`."""
+
+    mixture: Mixture
+    tokens: int
+    proxies: Mapping[str, ByTarget]
+
+    @property
+    def name(self) -> str:
+        """Return its members with their weights where these are not equal."""
+        weights = self.mixture.weights
+        if len({round(weight, 9) for _, weight in weights}) == 1:
+            return " + ".join(self.mixture.partitions)
+        return " + ".join(f"{name} {weight:.3g}" for name, weight in weights)
+
+    @property
+    def size(self) -> int:
+        """Return the number of partitions."""
+        return self.mixture.size
+
+
+class _Members:
+    """The losses of seed and units, from which the baselines are made."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.seed: ByTarget = {}
+        self._units: dict[str, list[ByTarget]] = {}
+        for row in trials:
+            if row.candidate.kind == "seed":
+                self.seed = row.losses
+            if row.candidate.kind == "unit" and row.scores:
+                self._units.setdefault(row.partitions[0], []).append(row.losses)
+
+    def baselines(self, mixture: Mixture, tokens: int) -> dict[str, ByTarget]:
+        """Return loss[baseline][domain] of a mixture; `tokens` counts against the loss."""
+        own = [losses for name in mixture.partitions for losses in self._units[name]]
+        means = {name: _mean(self._units[name]) for name in mixture.partitions}
+        domains = self.seed.keys()
+        return {
+            MEAN: {d: sum(w * means[name][d] for name, w in mixture.weights) for d in domains},
+            "members_best": {d: min(losses[d] for losses in own) for d in domains},
+            "members_worst": {d: max(losses[d] for losses in own) for d in domains},
+            "seed": self.seed,
+            "tokens": dict.fromkeys(domains, -float(tokens)),
+        }
+
+
+def subjects(
+    trials: Sequence[Trial],
+    merges: Sequence[str],
+    weights: Mapping[str, float],
+    alone: Collection[str] = (),
+) -> dict[str, Subject]:
+    """Return every mixture of a table whose loss is a proxy, by its key.
+
+    `merges` are the labels of the study's merges: the first one is the proxy `merge`, others have
+    their label. The objective of a proxy is the weighted mean over domains, as for any model.
+    `alone` are partitions whose only unit's model is a proxy too, not the trained model itself.
+    """
+    known = _Members(trials)
+    rows: dict[str, list[Trial]] = {}
+    for row in trials:
+        mixture = row.candidate.mixture
+        if mixture is None or row.objective is None:
+            continue
+        unit = row.candidate.kind == "unit" and row.partitions[0] in alone
+        if unit or row.candidate.kind == "proxy":
+            rows.setdefault(mixture.key(), []).append(row)
+    found = {}
+    for key, same in rows.items():
+        proxies = _proxies(same, merges)
+        first = same[0].candidate
+        if not proxies or first.mixture is None:
+            continue
+        proxies |= known.baselines(first.mixture, first.tokens)
+        found[key] = Subject(
+            mixture=first.mixture,
+            tokens=first.tokens,
+            proxies={name: with_objective(losses, weights) for name, losses in proxies.items()},
+        )
+    return found
+
+
+def with_objective(losses: ByTarget, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return losses by domain with the objective beside them."""
+    return {**losses, OBJECTIVE: objective_value(weights, losses)}
+
+
+def features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
+    """Return what a trained loss is predicted from, name -> [n].
+
+    A proxy that any of the mixtures lacks is left out, so that all have the same features.
+    """
+    names = [MERGE, ENSEMBLE, MEAN, *sorted(_others(of))]
+    shared = [name for name in names if all(name in one.proxies for one in of)]
+    return {
+        **{name: np.array([one.proxies[name][target] for one in of]) for name in shared},
+        "size": np.log([one.size for one in of]),
+        "tokens": np.log([max(1, one.tokens) for one in of]),
+    }
+
+
+def _others(of: Sequence[Subject]) -> set[str]:
+    return {name for one in of for name in one.proxies} - {MERGE, ENSEMBLE, *BASELINES}
+
+
+def _proxies(rows: Sequence[Trial], merges: Sequence[str]) -> dict[str, ByTarget]:
+    found: dict[str, ByTarget] = {}
+    for row in rows:
+        label = row.candidate.merge
+        if row.candidate.kind == "unit":  # a merge of one model by any method
+            return dict.fromkeys([MERGE, ENSEMBLE, *merges[1:]], row.losses)
+        if label == ENSEMBLE:
+            found[ENSEMBLE] = row.losses
+        elif label in merges:
+            found[MERGE if label == merges[0] else str(label)] = row.losses
+    return found
+
+
+def _mean(losses: Sequence[ByTarget]) -> dict[str, float]:
+    return {name: sum(one[name] for one in losses) / len(losses) for name in losses[0]}

@@ -1,0 +1,202 @@
+"""The stage `validate`: mixtures trained for real, scored like all others, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ablate.errors import StudyError
+from ablate.models.pool import ModelPool
+from ablate.on_ray import answer, run_jobs
+from ablate.progress import note
+from ablate.resources import Cluster
+from ablate.search.journal import Journal
+from ablate.search.leaderboard import Leaderboard
+from ablate.search.questions import Questions
+from ablate.search.table import Trial, write_table
+from ablate.standing import Standing, standing_of, trained_mark
+from ablate.study import MergeSettings, Study, ValidateSettings
+from ablate.train.job import TrainingJob
+from ablate.train.stages import TrainedRun
+from ablate.validate.agreement import Agreement, Trained, assess
+from ablate.validate.choice import stratified
+from ablate.validate.knowledge_gradient import most_telling
+from ablate.validate.runs import candidate_of, trained_pool, trained_run
+from ablate.validate.subjects import OBJECTIVE, Subject, features, with_objective
+from ablate.workspace import Workspace, write_json
+
+
+def validate_study(
+    study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
+) -> Agreement:
+    """Train the chosen mixtures, score them, and write agreement.json and the table.
+
+    Raises StudyError when no merged mixture is scored, WorkspaceError that names the verb to run
+    first.
+    """
+    settings = study.validate_ or ValidateSettings()
+    standing = standing_of(study, workspace, pool)
+    board = standing.leaderboard(Journal(workspace.journal))
+    chosen, control = choose_mixtures(_trainable(standing, board), settings)
+    _train_and_score(standing, chosen, settings, cluster)
+    found = _assessed(standing, settings, control)
+    for number in range(settings.rounds):
+        subject = _most_telling(standing, found, settings)
+        if subject is None:
+            note(f"validate: all mixtures are trained after {number} rounds")
+            break
+        note(f"validate: round {number + 1} of {settings.rounds} trains {subject.name}")
+        _train_and_score(standing, [subject], settings, cluster)
+        found = _assessed(standing, settings, control)
+    write_json(workspace.agreement, found.to_json())
+    board = standing_of(study, workspace, pool).leaderboard(Journal(workspace.journal))
+    write_table(workspace.table, board.trials, board.domains)
+    return found
+
+
+def choose_mixtures(
+    known: Sequence[Subject], settings: ValidateSettings
+) -> tuple[list[Subject], str | None]:
+    """Return which of `known` to train, and the key of the control that was drawn blindly.
+
+    The search's best is always among them. Raises StudyError when there are none.
+    """
+    if not known:
+        raise StudyError(
+            "validate must have scored mixtures of two units or more whose text is in the corpus, "
+            "got none; run `ablate search`"
+        )
+    scores = [_score(one) for one in known]
+    wanted = max(settings.mixtures, min(2, len(known)))
+    places = stratified(
+        [one.size for one in known],
+        scores,
+        [one.mixture.key() for one in known],
+        wanted,
+        must=[int(np.argmin(scores))],
+        allowed_sizes=settings.sizes,
+        rng_seed=settings.rng_seed,
+    )
+    if settings.sizes is not None and len(places) < 2:
+        raise StudyError(
+            f"validate.sizes must name sizes of scored mixtures, got {list(settings.sizes)}; there "
+            f"are {sorted({one.size for one in known})}"
+        )
+    chosen = [known[place] for place in places]
+    return chosen, chosen[1].mixture.key() if len(chosen) > 1 else None
+
+
+def mixture_jobs(standing: Standing) -> list[TrainingJob]:
+    """Return the jobs of mixtures that are trained, and of those that `validate` would train."""
+    settings = standing.study.validate_ or ValidateSettings()
+    journal = Journal(standing.workspace.journal)
+    board = standing.leaderboard(journal)
+    known = _trainable(standing, board)
+    chosen = choose_mixtures(known, settings)[0] if known else []
+    wanted = [standing.job(run) for run in _runs(standing, chosen, settings)]
+    return [*(job for _, job in standing.trained(journal)), *wanted]
+
+
+def _trainable(standing: Standing, board: Leaderboard) -> list[Subject]:
+    """Return the merged mixtures of the study's space that can be trained, by key.
+
+    A mixture of one unit is trained already; for units that were brought in there is no text.
+    """
+    found = standing.subjects(board.trials)
+    here = standing.corpus.partitions.keys() - standing.study.units.keys()
+    return [
+        one
+        for _, one in sorted(found.items())
+        if one.mixture in board.space and here.issuperset(one.mixture.partitions)
+    ]
+
+
+def _score(subject: Subject) -> float:
+    return next(iter(subject.proxies.values()))[OBJECTIVE]
+
+
+def _runs(
+    standing: Standing, of: Sequence[Subject], settings: ValidateSettings
+) -> list[TrainedRun]:
+    return [
+        trained_run(standing.study, standing.corpus, settings, one.mixture, replicate)
+        for one in of
+        for replicate in range(settings.replicates)
+    ]
+
+
+def _train_and_score(
+    standing: Standing, of: Sequence[Subject], settings: ValidateSettings, cluster: Cluster
+) -> None:
+    """Train what is missing and score it; both are skipped where they are done."""
+    runs = _runs(standing, of, settings)
+    jobs = [standing.job(run) for run in runs]
+    run_jobs(jobs, standing.workspace, cluster)
+    pool = trained_pool(standing.pool, jobs, standing.workspace.root)
+    candidates = [candidate_of(job, run) for job, run in zip(jobs, runs, strict=True)]
+    journal = Journal(standing.workspace.journal)
+    missing = [one for one in candidates if journal.missing(one.key, standing.frame.domains)]
+    questions = Questions(
+        pool=pool, frame=standing.frame, merge=MergeSettings(), journal=journal, base=missing
+    )
+    wanted = {member for one in missing for member, _ in one.coefficients}
+    answer(replace(standing, pool=pool), questions, cluster, len(missing), wanted)
+
+
+def _assessed(standing: Standing, settings: ValidateSettings, control: str | None) -> Agreement:
+    """Return the agreement over every mixture that is trained as the study asks."""
+    board = standing.leaderboard(Journal(standing.workspace.journal))
+    trained = _trained(standing, board, settings, control)
+    kinds = {name: info.kind for name, info in sorted(standing.corpus.domains.items())}
+    found = assess(trained, kinds, standing.frame.weights, settings.rng_seed)
+    return replace(found, mark=trained_mark(standing), domains=dict(standing.frame.domains))
+
+
+def _trained(
+    standing: Standing, board: Leaderboard, settings: ValidateSettings, control: str | None
+) -> list[Trained]:
+    rows = {row.candidate.key: row for row in board.trained if row.objective is not None}
+    found = []
+    for subject in _trainable(standing, board):
+        losses = _losses(standing, subject, settings, rows)
+        if losses:
+            mark = subject.mixture.key() == control
+            found.append(Trained(subject=subject, losses=losses, control=mark))
+    return found
+
+
+def _losses(
+    standing: Standing, subject: Subject, settings: ValidateSettings, rows: dict[str, Trial]
+) -> tuple[dict[str, float], ...]:
+    """Return the losses by target of a mixture's trainings, those that are there."""
+    keys = [
+        candidate_of(standing.job(run), run).key for run in _runs(standing, [subject], settings)
+    ]
+    return tuple(
+        with_objective(rows[key].losses, standing.frame.weights) for key in keys if key in rows
+    )
+
+
+def _most_telling(
+    standing: Standing, found: Agreement, settings: ValidateSettings
+) -> Subject | None:
+    """Return the untrained mixture whose training shrinks the doubt about the best one most."""
+    board = standing.leaderboard(Journal(standing.workspace.journal))
+    done = {one.subject.mixture.key() for one in found.trained}
+    known = _trainable(standing, board)
+    sizes = settings.sizes
+    untrained = np.array(
+        [one.mixture.key() not in done and (sizes is None or one.size in sizes) for one in known]
+    )
+    if not untrained.any():
+        return None
+    if found.objective_fit is None:
+        raise StudyError(
+            f"validate.rounds must follow four trained mixtures or more, got {len(found.trained)}; "
+            "raise validate.mixtures"
+        )
+    columns = {name: features(known, name) for name in standing.frame.weights}
+    mean, covariance, noise = found.objective_fit.belief(columns)
+    return known[most_telling(mean, covariance, noise, open=untrained)]

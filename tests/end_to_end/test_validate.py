@@ -1,0 +1,166 @@
+"""`validate` on a real pool: trained mixtures, agreement, calibration, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy.stats import spearmanr
+from transformers import AutoModelForCausalLM
+
+from ablate import engine
+from ablate.errors import StudyError, WorkspaceError
+from ablate.resources import Cluster
+from ablate.status import garbage, status
+from ablate.study import Study, load_study
+from ablate.validate.agreement import Agreement
+
+CLUSTER = Cluster(cpus=2)
+ASKED = "validate={mixtures: 4, rounds: 1}"
+
+
+def study(folder: Path, *overrides: str) -> Study:
+    return load_study(folder / "study.yaml", overrides)
+
+
+def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
+    table = pq.read_table(folder / "work/trials.parquet").to_pylist()
+    return [row for row in table if row["kind"] == kind]
+
+
+def model_of(folder: Path, row: dict[str, Any]) -> Path:
+    found = [
+        path
+        for path in (folder / "work/models").glob("trained-*")
+        if json.loads((path / "training.json").read_text())["weights"]
+        == pytest.approx(dict(zip(row["partitions"], row["weights"], strict=True)))
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def validated(ran: Path) -> tuple[Path, Agreement]:
+    return ran, engine.validate(study(ran, ASKED), cluster=CLUSTER)
+
+
+def test_every_mixture_is_trained_on_its_units_text_and_scored_like_any_model(
+    validated: tuple[Path, Agreement],
+) -> None:
+    ran, found = validated
+    trained = rows(ran, "trained")
+    assert len(trained) == len(found.trained) == 5  # four chosen, one for the round: all there are
+    assert sum(one.control for one in found.trained) == 1
+    units = {(r["partitions"][0], r["unit"]): r["tokens"] for r in rows(ran, "unit")}
+    for row in trained:
+        assert row["merge"] is None and row["error"] is None
+        members = [n for (name, _), n in units.items() if name in row["partitions"]]
+        assert row["tokens"] == sum(members)
+    row = next(r for r in trained if r["size"] == 3)
+    with pyarrow.memory_map(str(ran / "work/corpus/reference/evaluation.arrow")) as source:
+        stream = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
+    model = AutoModelForCausalLM.from_pretrained(model_of(ran, row))
+    nats, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(stream), 64):
+            window = torch.tensor([stream[start : start + 64]])
+            chances = model(input_ids=window).logits[0, :-1].double().log_softmax(-1)
+            nats -= float(chances.gather(1, window[0, 1:, None]).sum())
+            count += window.shape[1] - 1
+    assert row["loss/reference"] == pytest.approx(nats / count, rel=1e-5)
+
+
+def test_agreement_can_be_recomputed_from_the_table(validated: tuple[Path, Agreement]) -> None:
+    ran, found = validated
+    body = json.loads((ran / "work/agreement.json").read_text())
+    trained = {tuple(r["partitions"]): r for r in rows(ran, "trained")}
+    for label, merge in (("merge", "linear"), ("ensemble", "ensemble")):
+        proxies = {tuple(r["partitions"]): r for r in rows(ran, "proxy") if r["merge"] == merge}
+        for target in ("objective", "loss/reference", "loss/python"):
+            pairs = [(proxies[key][target], row[target]) for key, row in trained.items()]
+            name = target.removeprefix("loss/")
+            value = body["agreement"][name][label]["all"]["spearman"][0]
+            assert value == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+            same = [(proxies[k][target], r[target]) for k, r in trained.items() if r["size"] == 2]
+            value = body["agreement"][name][label]["by_size"]["2"]["spearman"][0]
+            assert value == pytest.approx(spearmanr(*zip(*same, strict=True)).statistic)
+    assert body["targets"]["reference"] == "domain" and body["targets"]["python"] == "partition"
+    assert set(found.proxies) >= {"merge", "ensemble", "members_mean", "datamodel", "mixing_law"}
+    assert body["headline"].startswith("Within a size, the merge ranks 5 trained mixtures")
+    beaten = [
+        name
+        for name in found.proxies[1:]
+        if (other := found.summary[name]["domains"]["spearman"].value) is not None
+        and other >= (found.summary["merge"]["domains"]["spearman"].value or 0.0)
+    ]
+    assert ("does NOT beat" in body["headline"]) == bool(beaten)
+
+
+def test_the_leaderboard_ranks_by_predictions_and_says_so(
+    validated: tuple[Path, Agreement],
+) -> None:
+    ran, _ = validated
+    board = engine.leaderboard(study(ran, ASKED))
+    assert board.is_calibrated
+    losses = [row.predicted_objective.loss for row in board.mixtures if row.predicted_objective]
+    assert losses == sorted(losses) and len(losses) == 7
+    for row in board.mixtures:
+        whole = row.predicted_objective
+        assert whole is not None and whole.lower <= whole.loss <= whole.upper
+        mean = np.mean([row.predicted[name].loss for name in board.domains])
+        assert whole.loss == pytest.approx(mean)
+        if row.candidate.kind == "unit":
+            assert whole.loss == row.objective == whole.upper
+    table = rows(ran, "proxy")
+    assert all(row["predicted/reference"] is not None for row in table)
+    assert status(study(ran, ASKED)).next == "export"
+
+
+def test_a_rerun_trains_and_changes_nothing(validated: tuple[Path, Agreement]) -> None:
+    ran, _ = validated
+    work = ran / "work"
+    before = {path: path.stat().st_mtime_ns for path in work.glob("models/**/*")}
+    text = (work / "agreement.json").read_text()
+    engine.validate(study(ran, ASKED), cluster=CLUSTER)
+    assert {path: path.stat().st_mtime_ns for path in work.glob("models/**/*")} == before
+    assert (work / "agreement.json").read_text() == text
+    assert not garbage(study(ran, ASKED)).folders
+
+
+def test_what_was_calibrated_is_not_used_for_another_question(
+    validated: tuple[Path, Agreement],
+) -> None:
+    ran, _ = validated
+    other = engine.leaderboard(study(ran, "validate={tokens: fixed}"))
+    assert not other.is_calibrated
+    one = engine.leaderboard(study(ran, ASKED, "search.objective={domain: reference}"))
+    assert one.is_calibrated  # the same models and texts: another sum of the same predictions
+    best = one.best
+    assert best.predicted_objective is not None
+    assert best.predicted_objective.loss == pytest.approx(best.predicted["reference"].loss)
+    slower = engine.leaderboard(study(ran, ASKED, "train.learning_rate=1e-3"))
+    assert not slower.trained and not slower.is_calibrated
+
+
+def test_an_altered_agreement_is_refused_by_name(validated: tuple[Path, Agreement]) -> None:
+    ran, _ = validated
+    file = ran / "work/agreement.json"
+    text = file.read_text()
+    file.write_text(text.replace("0.9", "0.8", 1))
+    try:
+        with pytest.raises(WorkspaceError, match=r"agreement\.json"):
+            engine.leaderboard(study(ran, ASKED))
+    finally:
+        file.write_text(text)
+
+
+def test_impossible_choices_are_named(validated: tuple[Path, Agreement]) -> None:
+    ran, _ = validated
+    with pytest.raises(StudyError, match=r"validate\.sizes"):
+        engine.validate(study(ran, "validate={mixtures: 3, sizes: [9]}"), cluster=CLUSTER)
