@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +271,7 @@ def _search(
         begin=(lambda: begin_conversation(standing, name)) if merged else None,
         kept=standing.kept().keys(),
         racer=standing.racer(),
+        foretell=lambda: _foretell(standing, journal, name),
     )
     total = len(base) + (_proposals(standing) if merged else 0)
     answer(standing, questions, cluster, total, set(standing.pool.by_member))
@@ -279,6 +280,25 @@ def _search(
     board = standing.leaderboard(journal)
     write_table(workspace.table, board.trials, board.domains)
     return board
+
+
+def _foretell(
+    standing: Standing, journal: Journal, name: str
+) -> Callable[[Candidate], float] | None:
+    """Return what predicts trained losses for a search, where it can use them.
+
+    A race compares losses on the same windows, a gradient is that of the merged loss, and of
+    several merges the lowest counts: those searches go by the scores, and only the ranking of what
+    they scored by predictions.
+    """
+    search = standing.study.search
+    by_scores = search.racing is not None or search.merge.alternatives
+    if by_scores or getattr(ALGORITHMS.get(name), "wants_gradient", False):
+        return None
+    found = standing.foretell(journal)
+    if found is not None:
+        note("search: mixtures are compared by the trained loss that `validate` calibrated")
+    return found
 
 
 def begin_conversation(standing: Standing, name: str) -> Conversation:

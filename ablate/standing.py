@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -42,7 +42,7 @@ from ablate.train.recipe import own_tokens
 from ablate.train.stages import TrainedRun, mixture_job
 from ablate.validate.predictor import Predictor
 from ablate.validate.runs import candidate_of, recalled_run
-from ablate.validate.subjects import OBJECTIVE, Subject, subjects
+from ablate.validate.subjects import MEAN, MERGE, OBJECTIVE, Subject, subjects
 from ablate.workspace import Workspace, fingerprint, read_json
 
 
@@ -209,6 +209,33 @@ class Standing:
         marks = self.frame.domains
         same = {n: fit for n, fit in found.fits.items() if marks.get(n) == found.domains.get(n)}
         return replace(found, fits=same) if same else None
+
+    def foretell(self, journal: Journal) -> Callable[[Candidate], float] | None:
+        """Return what gives the predicted objective of a merge that the journal knows.
+
+        None where nothing is calibrated for it. A search is told these values, so that it compares
+        mixtures of all sizes.
+        """
+        found, proxy = self.predictor, self.ensemble()
+        there = {MERGE, MEAN} | ({ENSEMBLE} if proxy is not None else set())
+        if (
+            found is None
+            or not found.used <= there
+            or not set(self.frame.weights) <= set(found.fits)
+        ):
+            return None
+        base = [self.trial(journal, candidate) for candidate in base_candidates(self.pool)]
+
+        def value(candidate: Candidate) -> float:
+            rows = [*base, self.trial(journal, candidate)]
+            if proxy is not None and candidate.mixture is not None:
+                beside = self.ensemble_trial(journal, proxy, candidate.mixture)
+                rows += [] if beside is None else [beside]
+            whole = self._with_predictions(rows)[len(base)].predicted_objective
+            assert whole is not None
+            return whole.loss
+
+        return value
 
     def _with_predictions(self, rows: list[Trial]) -> list[Trial]:
         """Return rows with the trained losses that are predicted of them, where calibrated.

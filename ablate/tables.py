@@ -101,13 +101,13 @@ def _unit_label(row: Trial, board: Leaderboard) -> str:
 
 def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | Text]:
     """Return the best mixtures of each size with the mean of their members beside them."""
-    table = plain_table(
-        "Best mixtures of each size (objective: mean loss, nats per token; lower wins)"
-    )
+    by = "by predicted trained loss" if board.is_calibrated else "objective: mean loss"
+    table = plain_table(f"Best mixtures of each size ({by}, nats per token; lower wins)")
     table.columns[0].header = "size"
     table.add_column("rank", justify="right")
     table.add_column("mixture", ratio=1, overflow="fold")
-    for title in ("merge", "members", "ensemble"):
+    titles = ("merge", "members", "ensemble")
+    for title in ("predicted", *titles) if board.is_calibrated else titles:
         table.add_column(title, justify="right")
     for size in board.best_of_size:
         rows = [row for row in board.mixtures if row.size == size]
@@ -116,6 +116,7 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
                 f"{size}" if rank == 1 else "",
                 f"{rank}/{len(rows)}",
                 Text(_members(row, board)),
+                *_prediction(row, board),
                 f"{row.objective:.4f}",
                 "" if row.member_objective is None else f"{row.member_objective:.4f}",
                 _ensemble(row, board),
@@ -149,14 +150,43 @@ def reading(board: Leaderboard) -> str:
     wins = sum(_beats(row) for row in proxies)
     failed = f" {len(board.failed)} trial(s) failed: see trials.parquet." if board.failed else ""
     return (
-        f"\nBest of all {len(board.mixtures):,} scored: {_members(best, board)} "
-        f"({best.objective:.4f}).{_ties(board)}\n"
+        f"\nBest of all {len(board.mixtures):,} scored{_by(board)}: {_members(best, board)} "
+        f"({_value(best, board)}).{_ties(board)}\n"
         f"'merge' is the loss of the merged model, 'members' the mean loss of the models in it; "
         f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}{_raced(board)}{_agreement(board)}\n"
+        f"{_limits(board)}"
+    )
+
+
+def _limits(board: Leaderboard) -> str:
+    """Return what the numbers can and cannot tell."""
+    if board.is_calibrated:
+        return (
+            "'predicted' is the loss of a model truly trained on the mixture, foretold by what "
+            "`validate` calibrated on trained mixtures of this pool: it compares sizes too. Its "
+            "error is in agreement.json."
+        )
+    return (
         "What this can tell: which mixture is better among those of the same size. What it "
         "cannot tell until `validate` has calibrated it: whether a larger or a smaller mixture is "
         "better, and the loss of a model truly trained on it."
     )
+
+
+def _by(board: Leaderboard) -> str:
+    return ", by predicted trained loss" if board.is_calibrated else ""
+
+
+def _value(row: Trial, board: Leaderboard) -> str:
+    found = row.predicted_objective
+    if not board.is_calibrated or found is None:
+        return f"{row.objective:.4f}"
+    return f"{found.loss:.4f}, 95% interval {found.lower:.4f} to {found.upper:.4f}"
+
+
+def _prediction(row: Trial, board: Leaderboard) -> tuple[str, ...]:
+    found = row.predicted_objective
+    return (f"{found.loss:.4f}",) if board.is_calibrated and found is not None else ()
 
 
 def trial_table(row: Trial) -> Table:
@@ -261,6 +291,9 @@ def _ensemble(row: Trial, board: Leaderboard) -> str:
 
 def _ties(board: Leaderboard) -> str:
     """Return how many mixtures the evaluated text cannot tell from the best."""
+    if board.is_calibrated:
+        reach = len(board.within_reach()) - 1
+        return f" The intervals of {reach:,} other(s) reach it."
     if not board.is_grouped:
         return ""
     others = len(board.tied_with_best()) - 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PRODUCTS = 3e7
 """Pairs times mixtures that one fit may hold: 240 MB."""
-OPERATIONS = 1e10
+OPERATIONS = 1.5e9
 """Mixtures times coefficients squared of a quadratic fit: about ten seconds."""
 
 

@@ -139,6 +139,23 @@ class Leaderboard:
         """
         return tied(self.mixtures, self.group_tokens, self.weights, level)
 
+    def within_reach(self) -> tuple[Trial, ...]:
+        """Return the mixtures whose prediction interval reaches the best one's prediction.
+
+        Empty before `validate` has calibrated the proxies. The intervals (95 %) hold the noise of
+        one training; see agreement.json for how often they held.
+        """
+        if not self.is_calibrated:
+            return ()
+        best = self.best.predicted_objective
+        return tuple(
+            row
+            for row in self.mixtures
+            if best is not None
+            and row.predicted_objective is not None
+            and row.predicted_objective.lower <= best.loss
+        )
+
     def compare(self, one: Trial, other: Trial) -> Difference:
         """Return the objective of `one` minus `other`, paired: mean, stderr, P(one is better)."""
         return compared(one, other, self.group_tokens, self.weights)

@@ -22,6 +22,8 @@ from ablate.search.paired import ByDomain
 from ablate.search.racer import Racer, Ticket
 from ablate.study import MergeSettings
 
+Foretell = Callable[[Candidate], float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -77,7 +79,8 @@ class Questions:
     `begin` is called when every base model is scored, so that an algorithm may look at them.
     Each mixture is asked about under every method of `merge`; the algorithm hears its least value.
     `kept` are the (unit, domain) fingerprints whose token likelihoods are at hand already; None
-    when they are not wanted. `racer` may stop mixtures before they are scored in full.
+    when they are not wanted. `racer` may stop mixtures before they are scored in full. With
+    what `foretell` gives, when all units are scored, the algorithm hears the predicted loss of a trained model instead of the objective.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Questions:
         begin: Callable[[], Conversation] | None = None,
         kept: Set[tuple[str, str]] | None = None,
         racer: Racer | None = None,
+        foretell: Callable[[], Foretell | None] | None = None,
     ) -> None:
         self._pool = pool
         self._frame = frame
@@ -100,6 +104,8 @@ class Questions:
         self._begin = begin
         self._conversation: Conversation | None = None
         self._racer = racer
+        self._begin_foretelling = foretell
+        self._foretell: Foretell | None = None
         self._kept = None if kept is None else set(kept)
         self._open: dict[str, list[Mixture]] = {}
         self._base_open: set[str] = set()
@@ -141,6 +147,8 @@ class Questions:
             return Pause.WAIT
         if self._conversation is None:
             self._conversation = self._begin()
+            if self._begin_foretelling is not None:
+                self._foretell = self._begin_foretelling()
             if self._racer is not None:
                 self._conversation.on_told = self._heard
         return self._next_proposal(self._conversation)
@@ -250,6 +258,8 @@ class Questions:
         scored = self._journal.get(candidate.key)
         value = self._frame.value(scored)
         if value is not None:
+            if self._foretell is not None:
+                value = Value(self._foretell(candidate), value.goals)
             if self.best is None or value < self.best:
                 self.best = float(value)
             return Value(value, value.goals, self._gradient(candidate, scored))

@@ -20,6 +20,12 @@ class Predictor:
     domains: Mapping[str, str]
     fits: Mapping[str, Fitted]
 
+    @property
+    def used(self) -> frozenset[str]:
+        """Return the proxies that a mixture must have for its predictions."""
+        names = {name for fit in self.fits.values() for name in fit.columns}
+        return frozenset(names - {"size", "tokens"})
+
     def predict(
         self, of: Sequence[Subject], weights: Mapping[str, float]
     ) -> dict[str, dict[str, Predicted]]:
@@ -28,8 +34,7 @@ class Predictor:
         Mixtures that lack a proxy which the models use have none; the objective is there when all
         domains in `weights` are.
         """
-        used = {name for fit in self.fits.values() for name in fit.columns} - {"size", "tokens"}
-        known = [one for one in of if used <= one.proxies.keys()]
+        known = [one for one in of if self.used <= one.proxies.keys()]
         if not known:
             return {}
         columns = {name: features(known, name) for name in self.fits}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from ablate.evaluate.statistics import DomainScore
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool, SeedModel, UnitModel
 from ablate.search.algorithms import ALGORITHMS, Task, Value
-from ablate.search.candidates import base_candidates, describe, mixture_candidate, recall
+from ablate.search.candidates import (
+    Candidate,
+    base_candidates,
+    describe,
+    mixture_candidate,
+    recall,
+)
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.journal import Journal, Scored
 from ablate.search.objective import objective_value, objective_weights
@@ -66,6 +73,7 @@ def questions(
     trials: int = 50,
     merge: MergeSettings = LINEAR,
     told: dict[str, float | None] | None = None,
+    foretell: Callable[[Candidate], float] | None = None,
 ) -> Questions:
     units = models.units_of()
     space = subset_space(SpaceSettings(), units, {n: 10 * u for n, u in units.items()}, "micro")
@@ -83,6 +91,7 @@ def questions(
         journal=journal,
         base=base_candidates(models),
         begin=begin,
+        foretell=lambda: foretell,
     )
 
 
@@ -195,6 +204,19 @@ def test_the_algorithm_hears_the_least_of_a_mixtures_merges(tmp_path: Path) -> N
         base = 1.5 + sum(float(w) * (ord(p) + (p == "a") / 2) for p, w in weights.items()) / 1000
         assert plain == pytest.approx(base * (1 + best), rel=1e-9)
     assert len(others) == 4 and len(told) == 7
+
+
+def test_the_algorithm_hears_predicted_losses_where_they_are_calibrated(tmp_path: Path) -> None:
+    told: dict[str, float | None] = {}
+    stream = questions(
+        pool("a", "b"),
+        Journal(tmp_path / "trials.jsonl"),
+        told=told,
+        foretell=lambda candidate: 5.0 - len(candidate.coefficients),
+    )
+    drain(stream)
+    assert told == {"a=1": 3.0, "b=1": 4.0, Mixture.by_units("ab", {"a": 2, "b": 1}).key(): 2.0}
+    assert stream.best == 2.0
 
 
 def test_a_failed_trial_is_recorded_and_tried_again_next_time(tmp_path: Path) -> None:
