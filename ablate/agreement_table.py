@@ -73,7 +73,7 @@ def _errors(found: Agreement) -> Table:
             Text(name),
             f"{errors.root_mean_square:.3f}",
             f"{errors.root_mean_square / spread:.0%}" if spread else "",
-            "" if errors.r2 is None else f"{errors.r2:.2f}",
+            "" if errors.r2 is None else f"{errors.r2:.2f}".replace("-0.00", "0.00"),
             "" if errors.coverage.value is None else f"{errors.coverage.value:.0%}",
             Text(getattr(fit, "model", "")),
         )

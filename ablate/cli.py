@@ -136,7 +136,9 @@ def demo(
     out.print(
         f"The best mixture is a Hugging Face checkpoint in {best}; every score is in\n"
         f"{study.open_workspace().table}.\n"
-        f"Ask something else:  ablate score {file} --mixture 'python, web-docs'",
+        f"A page to look at:   {study.open_workspace().report}\n"
+        f"Ask something else:  ablate score {file} --mixture 'python, web-docs'\n"
+        f"Can it be trusted?   ablate validate {file} validate.mixtures=8",
         soft_wrap=True,
     )
 
@@ -277,13 +279,14 @@ def report(
 def run(
     study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
 ) -> None:
-    """Prepare, train and search; validate where the study says so."""
+    """Prepare, train, search, validate where the study says so, and report."""
     asked, where = _load(study, overrides, cluster)
     from ablate import engine
 
     set_quiet(json)
-    board = engine.run(asked, cluster=where)
-    _print_board(board, json)
+    _print_board(engine.run(asked, cluster=where), json)
+    if not json:
+        print(f"\nA page to look at: {asked.open_workspace().report}")
 
 
 @app.command()

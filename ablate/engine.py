@@ -37,6 +37,7 @@ from ablate.search.choice import choose_algorithm, goes_by_groups
 from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
+from ablate.search.predictors.predictor import one_thread
 from ablate.search.questions import Question, Questions
 from ablate.search.spaces.groups import partition_groups
 from ablate.search.table import Trial, write_table
@@ -137,15 +138,15 @@ def report_figures(
 
 def report_content(standing: Standing, cluster: Cluster) -> ReportContent:
     """Return what the report of a study says."""
-    workspace = standing.workspace
-    return gather(
-        standing.leaderboard(Journal(workspace.journal)),
-        study=standing.study,
-        corpus=standing.corpus,
-        pool=standing.pool,
-        plan=plan(standing.study, cluster=cluster).to_json(),
-        agreement=standing.agreement,
-    )
+    with one_thread():  # small fits: more threads only wait for each other
+        return gather(
+            standing.leaderboard(Journal(standing.workspace.journal)),
+            study=standing.study,
+            corpus=standing.corpus,
+            pool=standing.pool,
+            plan=plan(standing.study, cluster=cluster).to_json(),
+            agreement=standing.agreement,
+        )
 
 
 def score(pool: ModelPool, mixture: Mixture, *, cluster: Cluster | None = None) -> Trial:

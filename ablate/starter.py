@@ -72,6 +72,8 @@ search:
   trials: 200                       # most mixtures that are scored
   objective: {mean: domains}        # the loss to make small: all | domains | partitions | a list; or {domain: readmes}, {weighted: {...}}
   rng_seed: 0
+
+# validate: {mixtures: 16}          # train so many mixtures for real: can the answer be trusted? `ablate validate` asks too
 """
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ablate.errors import StudyError
+from ablate.errors import RunError, StudyError
 from ablate.models.pool import ModelPool
 from ablate.on_ray import answer, run_jobs
 from ablate.progress import note
@@ -143,6 +143,12 @@ def _train_and_score(
     )
     wanted = {member for one in missing for member, _ in one.coefficients}
     answer(replace(standing, pool=pool), questions, cluster, len(missing), wanted)
+    failed = [known for one in missing if (known := journal.get(one.key)).error is not None]
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(candidates)} trained mixtures could not be scored: "
+            f"{failed[0].error}; run it again"
+        )
 
 
 def _assessed(standing: Standing, settings: ValidateSettings, control: str | None) -> Agreement:

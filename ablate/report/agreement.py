@@ -27,7 +27,8 @@ MEASURES = {
     "regret": "regret, nats",
     "regret_share": "regret, % of spread",
 }
-IN_DOMAIN, OUTSIDE = "in_domain", "outside"
+MOST_GROUPS = 6
+"""Groups of sizes that a scatter tells apart by symbol."""
 
 Measured = tuple[float, float | None, float | None]
 
@@ -72,9 +73,12 @@ def drawable(agreement: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def sizes_of(agreement: Mapping[str, Any]) -> list[int]:
-    """Return the sizes of the trained mixtures, smaller ones first."""
-    return sorted({int(row.get("size") or 0) for row in agreement.get("mixtures") or ()})
+def size_groups(agreement: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Return the sizes of the trained mixtures, small first, as ranges: at most `MOST_GROUPS`."""
+    sizes = sorted({int(row.get("size") or 0) for row in agreement.get("mixtures") or ()})
+    step = max(1, -(-len(sizes) // MOST_GROUPS))
+    parts = (sizes[start : start + step] for start in range(0, len(sizes), step))
+    return [(part[0], part[-1]) for part in parts]
 
 
 def seen(agreement: Mapping[str, Any], target: str, proxy: str) -> list[Seen]:
@@ -105,13 +109,16 @@ def seen(agreement: Mapping[str, Any], target: str, proxy: str) -> list[Seen]:
 def views(agreement: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a scatter of any target and proxy is drawn from, as plain JSON values.
 
-    `places[k]` are the mixtures of the k-th size; `trained[target][mixture]`,
+    `places[k]` are the mixtures of the k-th of `size_groups`; `trained[target][mixture]`,
     `predicted[target]` and `proxies[p].losses[target][mixture]` are in the order of `targets_of`.
     """
     rows, targets = list(agreement.get("mixtures") or ()), targets_of(agreement)
     sizes = [int(row.get("size") or 0) for row in rows]
     return {
-        "places": [[at for at, own in enumerate(sizes) if own == size] for size in sizes_of(agreement)],
+        "places": [
+            [at for at, size in enumerate(sizes) if least <= size <= most]
+            for least, most in size_groups(agreement)
+        ],
         "trained": [[_loss(row.get("trained"), target) for row in rows] for target in targets],
         "predicted": [_predicted(rows, target) for target in targets],
         "proxies": {

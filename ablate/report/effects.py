@@ -49,14 +49,14 @@ def interactions_of(board: Leaderboard, level: float = 0.95) -> Estimate:
 def _estimate(board: Leaderboard, ask: Callable[[Leaderboard], Any]) -> Estimate:
     scored = len(board.mixtures)
     if not scored:
-        return Estimate(table=None, reason="No mixture is scored.", used=0, scored=0)
+        return Estimate(table=None, reason="no mixture is scored", used=0, scored=0)
     part = thinned(board)
     try:
         table = ask(part)
     except StudyError as error:
         return Estimate(table=None, reason=str(error), used=0, scored=scored)
     if not len(table):
-        return Estimate(table=None, reason="There is one partition only.", used=0, scored=scored)
+        return Estimate(table=None, reason="there is one partition only", used=0, scored=scored)
     return Estimate(table=table, reason="", used=len(part.mixtures), scored=scored)
 
 

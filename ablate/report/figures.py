@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ablate.report.agreement import OBJECTIVE, PROXIES, Seen, seen, sizes_of
+from ablate.report.agreement import OBJECTIVE, PROXIES, Seen, seen, size_groups
 from ablate.report.ranking import Placed
-from ablate.report.wording import drawn, hover, shortened, unlike
+from ablate.report.wording import drawn, hover, plural, shortened, unlike
 from ablate.search.plots import BLUE, GREEN, GREY, ORANGE
 from ablate.search.table import Trial
 
@@ -207,15 +207,15 @@ def proxy_against_trained(
     ends = _ends([value for p in points for value in (p.proxy, p.trained)])
     figure.add_scatter(x=ends, y=ends, mode="lines", name="proxy = trained", hoverinfo="skip",
                        line={"color": GREY, "width": 1, "dash": "dot"})  # fmt: skip
-    for place, size in enumerate(sizes_of(agreement)):
-        items = [point for point in points if point.size == size]
+    for place, (least, most) in enumerate(size_groups(agreement)):
+        items = [point for point in points if least <= point.size <= most]
         figure.add_scatter(
             x=[point.proxy for point in items],
             y=[point.trained for point in items],
             text=[drawn(shortened(point.name, 80)) for point in items],
             hovertemplate="%{text}<br>proxy %{x:.4f}, trained %{y:.4f}<extra></extra>",
             mode="markers",
-            name=f"{size} partition" + ("s" if size != 1 else ""),
+            name=f"{least} to {most} partitions" if most > least else plural(least, "partition"),
             marker={"color": BLUE if place % 2 == 0 else ORANGE, "size": 9,
                     "symbol": SYMBOLS[place % len(SYMBOLS)],
                     "line": {"color": "white", "width": 0.5}},

@@ -11,6 +11,7 @@ from ablate.report.html import Html, details, element, paragraph, section, table
 from ablate.report.ranking import Placed
 from ablate.report.wording import chance, nats, signed
 
+LONG_METHOD = 80
 MOST_SIZES = 16  # rows beyond which the table is folded away
 
 
@@ -87,7 +88,7 @@ def effects_section(content: ReportContent, charts: Mapping[str, Html]) -> Html:
     ):
         said.append(element("h3", title))
         if found.table is None:
-            said.append(paragraph("Not shown. ", found.reason[:1].upper() + found.reason[1:]))
+            said.append(paragraph("Not shown: ", found.reason))
             continue
         said += [paragraph(_how(found, key)), charts[key]]
         if key == "effects":
@@ -105,9 +106,12 @@ def _how(found: Estimate, key: str) -> str:
             "help each other."
         )
     assert found.table is not None
+    method = str(found.table["method"].iloc[0])
+    if len(method) > LONG_METHOD:
+        method = f"{method.split(';')[0]}; many sizes were never scored and are extrapolated"
     return (
         "Shapley value of each partition in the game of merged subsets: its share of the change of "
-        f"the objective from the seed to the mixture of all ({found.table['method'].iloc[0]}{part}). "
+        f"the objective from the seed to the mixture of all ({method}{part}). "
         "Bars are 95 % intervals."
     )
 

@@ -33,6 +33,7 @@ thead th { font-weight: 600; color: var(--soft); vertical-align: bottom;
 tbody th { font-weight: 500; min-width: 8rem; max-width: 24rem; overflow-wrap: anywhere; }
 .number { text-align: right; padding-left: .7rem; }
 td.number { white-space: nowrap; }
+td:not(.number) { min-width: 6rem; }
 th[scope=colgroup] { border-bottom: 0; text-align: right; padding-bottom: 0; color: var(--ink); }
 td small { display: block; color: var(--soft); font-size: .78rem; }
 figure { margin: 1.2rem 0; }
@@ -65,7 +66,9 @@ dd { margin: 0; font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, mono
   @page { margin: 14mm; }
   html { font-size: 12px; }
   body { max-width: none; padding: 0; }
-  nav, select, .modebar { display: none; }
+  nav, .modebar { display: none; }
+  table { font-size: .74rem; }
+  th, td, .number { padding: .2rem .35rem .2rem 0; }
   h2, h3, caption { break-after: avoid; }
   figure, tr, .note, li { break-inside: avoid; }
   .scroll, .chart, pre { overflow: visible; }

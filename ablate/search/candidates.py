@@ -24,7 +24,10 @@ ENSEMBLE = "ensemble"  # the method that merges nothing: token probabilities are
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Parameters to score: `seed_coefficient` * seed + sum of coefficient * unit."""
+    """Parameters to score: `seed_coefficient` * seed + sum of coefficient * unit.
+
+    `run` says how a model that was trained on a mixture was trained.
+    """
 
     key: str
     kind: Kind
@@ -36,6 +39,7 @@ class Candidate:
     coefficients: tuple[tuple[Member, float], ...]
     tokens: int
     options: tuple[tuple[str, OptionValue], ...] = ()
+    run: tuple[tuple[str, int], ...] = ()
 
 
 def seed_candidate(pool: ModelPool) -> Candidate:
@@ -97,7 +101,7 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
 
 
 def trained_candidate(
-    name: str, model: str, mixture: Mixture, tokens: int, run: Mapping[str, OptionValue]
+    name: str, model: str, mixture: Mixture, tokens: int, run: Mapping[str, int]
 ) -> Candidate:
     """Return a model truly trained on a mixture; `model` is its fingerprint, `run` how it was.
 
@@ -113,7 +117,7 @@ def trained_candidate(
         seed_coefficient=0.0,
         coefficients=(((name, 0), 1.0),),
         tokens=tokens,
-        options=tuple(sorted(run.items())),
+        run=tuple(sorted(run.items())),
     )
 
 
@@ -129,6 +133,7 @@ def describe(candidate: Candidate) -> dict[str, Any]:
         "seed_coefficient": candidate.seed_coefficient,
         "coefficients": [[list(member), share] for member, share in candidate.coefficients],
         "options": dict(candidate.options),
+        "run": dict(candidate.run),
     }
 
 

@@ -67,9 +67,9 @@ def pareto_front(
                 _points(figure, items, name, colour, [p[along] for p in points],
                         [p[down] for p in points], symbol=symbol, legend=shown, place=place)  # fmt: skip
             if down == count - 1:
-                figure.update_xaxes(title_text=escape(goals[along]), **place)
+                figure.update_xaxes(title_text=escape(goals[along], quote=False), **place)
             if along == 0:
-                figure.update_yaxes(title_text=escape(goals[down]), **place)
+                figure.update_yaxes(title_text=escape(goals[down], quote=False), **place)
     _style(figure)
     figure.update_layout(height=max(450, 260 * (count - 1)))
     return figure
@@ -84,7 +84,7 @@ def partition_effects(effects: pd.DataFrame) -> Any:
     figure.add_trace(
         go.Bar(
             x=table["shapley"],
-            y=[escape(str(name)) for name in table.index],
+            y=[escape(str(name), quote=False) for name in table.index],
             orientation="h",
             marker_color=[BLUE if value < 0 else ORANGE for value in table["shapley"]],
             error_x={
@@ -113,7 +113,7 @@ def pair_interactions(interactions: pd.DataFrame) -> Any:
     for (one, other), effect in zip(pairs, interactions["effect"], strict=True):
         values[place[one], place[other]] = values[place[other], place[one]] = effect
     most = float(np.nanmax(np.abs(values))) if len(interactions) else 1.0
-    labels = [escape(name) for name in names]
+    labels = [escape(name, quote=False) for name in names]
     figure = _figure("", "")
     figure.add_trace(
         go.Heatmap(
@@ -156,9 +156,9 @@ def _points(
 
 def _named(row: Trial) -> str:
     weights = row.candidate.mixture.weights if row.candidate.mixture else ()
-    return "<br>".join(f"{escape(name)} {weight:.3g}" for name, weight in weights[:20]) + (
-        f"<br>and {len(weights) - 20} more" if len(weights) > 20 else ""
-    )
+    return "<br>".join(
+        f"{escape(name, quote=False)} {weight:.3g}" for name, weight in weights[:20]
+    ) + (f"<br>and {len(weights) - 20} more" if len(weights) > 20 else "")
 
 
 def _objectives(rows: Sequence[Trial]) -> list[float | None]:

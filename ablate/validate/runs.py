@@ -58,15 +58,15 @@ def candidate_of(job: TrainingJob, run: TrainedRun) -> Candidate:
 
 def recalled_run(record: Mapping[str, Any]) -> TrainedRun | None:
     """Return the run of a journal record, None when it is not of a trained mixture."""
-    if record["kind"] != "trained":
+    how = record.get("run")
+    if record["kind"] != "trained" or not how:
         return None
     weights = tuple((str(name), float(weight)) for name, weight in record["weights"])
-    options = record["options"]
     return TrainedRun(
         mixture=Mixture(weights=weights),
-        tokens=int(options["tokens"]),
-        text_tokens=int(options["text_tokens"]) or None,
-        rng_seed=int(options["rng_seed"]),
+        tokens=int(how["tokens"]),
+        text_tokens=int(how["text_tokens"]) or None,
+        rng_seed=int(how["rng_seed"]),
     )
 
 

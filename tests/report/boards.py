@@ -57,7 +57,9 @@ class Maker:
         noise = self.rng.normal(0, 0.02, self.hardness.shape)
         noise -= noise.mean(axis=1, keepdims=True)
         per = TOKENS / self.groups
-        nats = per * (losses[:, None] + self.hardness - self.hardness.mean(1, keepdims=True) + noise)
+        nats = per * (
+            losses[:, None] + self.hardness - self.hardness.mean(1, keepdims=True) + noise
+        )
         scores = {
             name: DomainScore(
                 nats=float(row.sum()), tokens=TOKENS, bytes=4 * TOKENS, stderr=0.05,

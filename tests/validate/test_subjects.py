@@ -1,0 +1,90 @@
+"""What is known of a mixture before it is trained: proxies and baselines from the table's rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ablate.evaluate.statistics import DomainScore
+from ablate.mixture import Mixture
+from ablate.search.candidates import Candidate
+from ablate.search.table import Trial
+from ablate.validate.subjects import BASELINES, OBJECTIVE, features, subjects
+
+WEIGHTS = {"x": 0.25, "y": 0.75}
+
+
+def row(kind: str, mixture: Mixture | None, losses: tuple[float, float], **more: object) -> Trial:
+    candidate = Candidate(
+        key=f"{kind}{mixture}{more}",
+        kind=kind,  # type: ignore[arg-type]
+        method="linear",
+        merge=None,
+        unit=None,
+        mixture=mixture,
+        seed_coefficient=0.0,
+        coefficients=(),
+        tokens=100,
+    )
+    scores = {
+        name: DomainScore(nats=10 * loss, tokens=10, bytes=30, stderr=0.1)
+        for name, loss in zip("xy", losses, strict=True)
+    }
+    return Trial(
+        candidate=replace(candidate, **more),  # type: ignore[arg-type]
+        scores=scores,
+        objective=0.25 * losses[0] + 0.75 * losses[1],
+        member_objective=None,
+        merge_seconds=0.0,
+        evaluate_seconds=0.0,
+        error=None,
+    )
+
+
+def table() -> list[Trial]:
+    alone = {name: Mixture.uniform([name]) for name in "ab"}
+    both = Mixture.of({"a": 2 / 3, "b": 1 / 3})
+    return [
+        row("seed", None, (9.0, 9.0)),
+        row("unit", alone["a"], (4.0, 8.0), unit=0),
+        row("unit", alone["a"], (6.0, 6.0), unit=1),
+        row("unit", alone["b"], (2.0, 3.0), unit=0),
+        row("proxy", both, (3.0, 4.0), merge="linear"),
+        row("proxy", both, (2.5, 3.5), merge="ensemble"),
+        row("proxy", both, (2.0, 4.5), merge="ties"),
+        row("proxy", both, (0.0, 0.0), merge="somebody's"),
+    ]
+
+
+def test_proxies_and_baselines_are_those_of_the_members() -> None:
+    (found,) = subjects(table(), ("linear", "ties"), WEIGHTS).values()
+    losses = {name: (by["x"], by["y"]) for name, by in found.proxies.items()}
+    assert losses["merge"] == (3.0, 4.0) and losses["ties"] == (2.0, 4.5)
+    assert losses["ensemble"] == (2.5, 3.5) and "somebody's" not in losses
+    assert losses["members_mean"] == pytest.approx((2 / 3 * 5 + 2 / 3, 2 / 3 * 7 + 1))
+    assert losses["members_best"] == (2.0, 3.0) and losses["members_worst"] == (6.0, 8.0)
+    assert losses["seed"] == (9.0, 9.0) and losses["tokens"] == (-100.0, -100.0)
+    for by in found.proxies.values():
+        assert by[OBJECTIVE] == pytest.approx(0.25 * by["x"] + 0.75 * by["y"])
+    assert found.name == "a 0.667 + b 0.333" and found.size == 2
+
+
+def test_a_unit_that_is_no_trained_mixture_is_a_subject_of_its_own() -> None:
+    assert set(subjects(table(), ("linear",), WEIGHTS)) == {Mixture.of({"a": 2, "b": 1}).key()}
+    found = subjects(table(), ("linear", "ties"), WEIGHTS, alone={"b"})
+    one = found[Mixture.uniform("b").key()]
+    same = {one.proxies[name]["x"] for name in ("merge", "ensemble", "ties", "members_mean")}
+    assert same == {2.0} and one.size == 1
+
+
+def test_features_are_those_that_all_mixtures_have() -> None:
+    rows = table()
+    other = Mixture.of({"a": 1, "b": 1})
+    rows.append(row("proxy", other, (3.3, 4.4), merge="linear"))
+    known = list(subjects(rows, ("linear", "ties"), WEIGHTS).values())
+    columns = features(known, "x")
+    assert set(columns) == {"merge", "members_mean", "size", "tokens"}
+    assert not set(BASELINES) - {"members_mean"} & set(columns) - {"tokens"}
+    assert np.allclose(np.sort(columns["merge"]), [3.0, 3.3])
