@@ -5,9 +5,10 @@ Ray is not started where nothing is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ablate.cluster.logits import averaged_logits
 from ablate.cluster.pool import store_pool
 from ablate.cluster.session import session
 from ablate.cluster.statistics import with_statistics
@@ -16,14 +17,16 @@ from ablate.cluster.tune import run_trials
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.here import domains_of
 from ablate.merge import Statistics, merge_method
+from ablate.mixture import Mixture
 from ablate.models.layout import Layout, layout_of
 from ablate.models.load import load_model
 from ablate.progress import bar
 from ablate.resources import Cluster
-from ablate.search.candidates import ENSEMBLE
+from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE, Candidate, mixture_candidate
+from ablate.search.journal import Journal, Scored
 from ablate.search.questions import Questions
 from ablate.standing import Standing
-from ablate.study import Study
+from ablate.study import MergeSettings, Study
 from ablate.train.job import TrainingJob
 from ablate.train.stages import is_complete
 from ablate.workspace import Workspace
@@ -62,6 +65,45 @@ def answer(
             store=store,
             total=total,
         )
+
+
+def average_logits(standing: Standing, mixtures: Sequence[Mixture], cluster: Cluster) -> bool:
+    """Score what the journal lacks of the mixtures' logit ensembles; return whether it lacked any.
+
+    A mixture of one unit has none but the unit. Each domain is in the journal when its task ends.
+    """
+    journal, marks = Journal(standing.workspace.journal), standing.frame.domains
+    merge = MergeSettings(method=LOGIT_ENSEMBLE)
+    found = [mixture_candidate(standing.pool, one, merge) for one in mixtures]
+    ensembles = [one for one in found if one.kind == "proxy"]
+    missing = {
+        name: [one for one in ensembles if mark not in journal.get(one.key).scores]
+        for name, mark in marks.items()
+    }
+    open_domains = {name: of for name, of in missing.items() if of}
+    if open_domains:
+        _average_logits(standing, open_domains, journal, cluster)
+    return bool(open_domains)
+
+
+def _average_logits(
+    standing: Standing,
+    missing: Mapping[str, Sequence[Candidate]],
+    journal: Journal,
+    cluster: Cluster,
+) -> None:
+    root, settings = standing.workspace.root, scorer_settings(standing, cluster)
+    members = {member for of in missing.values() for one in of for member, _ in one.coefficients}
+    domains = [one for one in domains_of(standing.corpus, root) if one.name in missing]
+    wanted = [(one, [candidate.coefficients for candidate in missing[one.name]]) for one in domains]
+    with session(cluster):
+        layout = model_layout(standing.study, Path(settings.seed_folder))
+        store = store_pool(standing.pool, layout, root, members)
+        for name, scores, seconds in averaged_logits(wanted, store, settings, cluster):
+            mark, share = standing.frame.domains[name], seconds / len(scores)
+            for one, score in zip(missing[name], scores, strict=True):
+                scored = Scored(key=one.key, scores={mark: score}, evaluate_seconds=share)
+                journal.append(one, scored)
 
 
 def _statistics_kinds(methods: Iterable[str]) -> list[Statistics]:

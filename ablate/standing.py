@@ -42,7 +42,7 @@ from ablate.train.recipe import own_tokens
 from ablate.train.stages import TrainedRun, mixture_job
 from ablate.validate.predictor import Predictor
 from ablate.validate.runs import candidate_of, recalled_run
-from ablate.validate.subjects import MEAN, MERGE, OBJECTIVE, Subject, subjects
+from ablate.validate.subjects import LOWEST, MEAN, MERGE, OBJECTIVE, Subject, subjects
 from ablate.workspace import Workspace, fingerprint, read_json
 
 
@@ -197,15 +197,24 @@ class Standing:
         Raises WorkspaceError when it is altered.
         """
         body = read_json(self.workspace.agreement)
-        return body if body is not None and body["mark"] == trained_mark(self) else None
+        return body if body is not None and body.get("mark") == trained_mark(self) else None
 
     @cached_property
     def predictor(self) -> Predictor | None:
-        """Return what `validate` calibrated; domains whose text changed since are left out."""
+        """Return what `validate` calibrated; domains whose text changed since are left out.
+
+        Raises WorkspaceError when agreement.json holds something else.
+        """
         body = (self.agreement or {}).get("predictor")
         if body is None:
             return None
-        found = Predictor.from_json(body)
+        try:
+            found = Predictor.from_json(body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WorkspaceError(
+                f"agreement.json must hold what validate wrote, got {type(error).__name__} in "
+                f"{self.workspace.agreement}; run `ablate validate` again"
+            ) from error
         marks = self.frame.domains
         same = {n: fit for n, fit in found.fits.items() if marks.get(n) == found.domains.get(n)}
         return replace(found, fits=same) if same else None
@@ -217,7 +226,7 @@ class Standing:
         mixtures of all sizes.
         """
         found, proxy = self.predictor, self.ensemble()
-        there = {MERGE, MEAN} | ({ENSEMBLE} if proxy is not None else set())
+        there = {MERGE, MEAN, LOWEST} | ({ENSEMBLE} if proxy is not None else set())
         if (
             found is None
             or not found.used <= there

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ablate.corpus import Corpus
 from ablate.planning import Plan
+from ablate.report.leaders import leaders_of
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.choice import large
 from ablate.search.leaderboard import Leaderboard
@@ -291,13 +292,13 @@ def _ensemble(row: Trial, board: Leaderboard) -> str:
 
 def _ties(board: Leaderboard) -> str:
     """Return how many mixtures the evaluated text cannot tell from the best."""
-    if board.is_calibrated:
-        reach = len(board.within_reach()) - 1
-        return f" The intervals of {reach:,} other(s) reach it."
-    if not board.is_grouped:
+    leaders = leaders_of(board)
+    if leaders is None:
         return ""
-    others = len(board.tied_with_best()) - 1
-    return f" On this much text, {others:,} other(s) cannot be told from it (95%)."
+    if board.is_calibrated:
+        return f" The intervals of {leaders.others:,} other(s) reach it."
+    bound = "" if leaders.exact else "at most "
+    return f" On this much text, {bound}{leaders.others:,} other(s) cannot be told from it (95%)."
 
 
 def _raced(board: Leaderboard) -> str:

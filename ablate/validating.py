@@ -9,9 +9,10 @@ import numpy as np
 
 from ablate.errors import RunError, StudyError
 from ablate.models.pool import ModelPool
-from ablate.on_ray import answer, run_jobs
+from ablate.on_ray import answer, average_logits, run_jobs
 from ablate.progress import note
 from ablate.resources import Cluster
+from ablate.search.candidates import ENSEMBLE
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Questions
@@ -24,7 +25,7 @@ from ablate.validate.agreement import Agreement, Trained, assess
 from ablate.validate.choice import stratified
 from ablate.validate.knowledge_gradient import most_telling
 from ablate.validate.runs import candidate_of, trained_pool, trained_run
-from ablate.validate.subjects import OBJECTIVE, Subject, features, with_objective
+from ablate.validate.subjects import MERGE, OBJECTIVE, Subject, features, with_objective
 from ablate.workspace import Workspace, write_json
 
 
@@ -41,7 +42,7 @@ def validate_study(
     board = standing.leaderboard(Journal(workspace.journal))
     chosen, control = choose_mixtures(_trainable(standing, board), settings)
     _train_and_score(standing, chosen, settings, cluster)
-    found = _assessed(standing, settings, control)
+    found = _assessed(standing, settings, control, cluster)
     for number in range(settings.rounds):
         subject = _most_telling(standing, found, settings)
         if subject is None:
@@ -49,7 +50,7 @@ def validate_study(
             break
         note(f"validate: round {number + 1} of {settings.rounds} trains {subject.name}")
         _train_and_score(standing, [subject], settings, cluster)
-        found = _assessed(standing, settings, control)
+        found = _assessed(standing, settings, control, cluster)
     write_json(workspace.agreement, found.to_json())
     board = standing_of(study, workspace, pool).leaderboard(Journal(workspace.journal))
     write_table(workspace.table, board.trials, board.domains)
@@ -114,7 +115,8 @@ def _trainable(standing: Standing, board: Leaderboard) -> list[Subject]:
 
 
 def _score(subject: Subject) -> float:
-    return next(iter(subject.proxies.values()))[OBJECTIVE]
+    """Return what the search went by: the merge's objective, or the ensemble's without a merge."""
+    return subject.proxies[MERGE if MERGE in subject.proxies else ENSEMBLE][OBJECTIVE]
 
 
 def _runs(
@@ -151,10 +153,15 @@ def _train_and_score(
         )
 
 
-def _assessed(standing: Standing, settings: ValidateSettings, control: str | None) -> Agreement:
+def _assessed(
+    standing: Standing, settings: ValidateSettings, control: str | None, cluster: Cluster
+) -> Agreement:
     """Return the agreement over every mixture that is trained as the study asks."""
     board = standing.leaderboard(Journal(standing.workspace.journal))
     trained = _trained(standing, board, settings, control)
+    if average_logits(standing, [one.subject.mixture for one in trained], cluster):
+        board = standing.leaderboard(Journal(standing.workspace.journal))
+        trained = _trained(standing, board, settings, control)
     kinds = {name: info.kind for name, info in sorted(standing.corpus.domains.items())}
     found = assess(trained, kinds, standing.frame.weights, settings.rng_seed)
     return replace(found, mark=trained_mark(standing), domains=dict(standing.frame.domains))

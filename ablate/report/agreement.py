@@ -14,6 +14,9 @@ PROXIES = {
     "members_mean": "mean of the members",
     "members_best": "best member",
     "members_worst": "worst member",
+    "logit_ensemble": "average of the logits",
+    "datamodel": "linear datamodel",
+    "mixing_law": "mixing law",
     "seed": "seed's own loss",
     "tokens": "number of tokens",
 }

@@ -119,9 +119,10 @@ def _sure(content: ReportContent) -> list[object]:
     count = answer.leaders.others
     bound = "" if answer.leaders.exact else "at most "
     if answer.calibrated:
-        lie = "lies" if count == 1 else "lie"
+        reach = "reaches" if count == 1 else "reach"
         others = plural(count, "other prediction") if count else "No other prediction"
-        parts.append(f"{others} {lie if count else 'lies'} within its 95 % interval.")
+        verb = reach if count else "reaches"
+        parts.append(f"{others} {verb} it with the 95 % interval.")
     elif count == 0:
         parts.append("On this much text it can be told from every other mixture (95 %).")
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.models.pool import ModelPool
-from ablate.search.candidates import ENSEMBLE
+from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.table import Trial
 
@@ -118,7 +118,7 @@ def _training(
 
 
 def _scoring(board: Leaderboard, parameters: int | None) -> list[Stage]:
-    rows = [row for row in board.trials if row.candidate.method != ENSEMBLE]
+    rows = [row for row in board.trials if row.candidate.method not in (ENSEMBLE, LOGIT_ENSEMBLE)]
     merges = [row for row in rows if row.candidate.kind == "proxy"]
     tokens = sum(map(_scored_tokens, rows))
     merging = Stage(

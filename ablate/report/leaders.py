@@ -20,8 +20,8 @@ CHUNK = 1_000
 class Leaders:
     """Keys of the mixtures that cannot be told from the best, the best among them.
 
-    By the paired test; on a calibrated board, those whose predicted loss lies in the interval of
-    the best one's. `exact` is False where only a bound was computed: then the set may hold some too
+    By the paired test; on a calibrated board, those whose interval reaches the best one's predicted
+    loss. `exact` is False where only a bound was computed: then the set may hold some too
     many, and the best mixture is in it with at least the same probability.
     """
 
@@ -42,9 +42,7 @@ def leaders_of(board: Leaderboard, level: float = 0.95) -> Leaders | None:
     """
     rows = board.mixtures
     if board.is_calibrated:
-        top = rows[0].predicted_objective
-        keys = (row.candidate.key for row in rows
-                if row.predicted_objective and top and row.predicted_objective.loss <= top.upper)  # fmt: skip
+        keys = (row.candidate.key for row in board.within_reach())
         return Leaders(keys=frozenset(keys), exact=True)
     if not rows or not board.is_grouped:
         return None

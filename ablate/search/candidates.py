@@ -20,6 +20,7 @@ from ablate.workspace import fingerprint
 Kind = Literal["seed", "unit", "proxy", "trained"]
 Member = tuple[str, int]
 ENSEMBLE = "ensemble"  # the method that merges nothing: token probabilities are averaged
+LOGIT_ENSEMBLE = "logit_ensemble"  # nor does this one: logits are averaged; `validate` scores it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ablate.progress import bar
-from ablate.search.candidates import ENSEMBLE
+from ablate.report.figures import proxy_against_trained
+from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
 from ablate.validate.combination import Combination, combine
 from ablate.validate.datamodels import left_out_losses
@@ -87,6 +88,13 @@ class Agreement:
         if not self.fits:
             return None
         return Predictor(domains=self.domains, fits=self.fits)
+
+    def plot(self, target: str = OBJECTIVE, proxy: str = MERGE) -> Any:
+        """Return a plotly figure: a proxy against the trained losses of a target, by size.
+
+        Raises KeyError for a target or proxy that was not compared.
+        """
+        return proxy_against_trained(self.to_json(), target, proxy)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: what `agreement.json` holds."""
@@ -216,7 +224,8 @@ def _datamodels(
 def _proxy_names(trained: Sequence[Trained]) -> list[str]:
     shared = set.intersection(*(set(one.subject.proxies) for one in trained)) - set(BASELINES)
     first = [name for name in (MERGE, ENSEMBLE) if name in shared]
-    return [*first, *sorted(shared - set(first))]
+    last = [LOGIT_ENSEMBLE] if LOGIT_ENSEMBLE in shared else []
+    return [*first, *sorted(shared - {*first, *last}), *last]
 
 
 def _fits(

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablate.mixture import Mixture
-from ablate.search.candidates import ENSEMBLE
+from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.search.objective import objective_value
 from ablate.search.table import Trial
 
 OBJECTIVE = "objective"
-MERGE, MEAN = "merge", "members_mean"
+MERGE, MEAN, LOWEST = "merge", "members_mean", "members_best"
 BASELINES = (MEAN, "members_best", "members_worst", "seed", "tokens")
 
 ByTarget = Mapping[str, float]
@@ -97,7 +97,7 @@ def subjects(
         first = same[0].candidate
         if not proxies or first.mixture is None:
             continue
-        proxies |= known.baselines(first.mixture, first.tokens)
+        proxies |= _averaged_logits(same) | known.baselines(first.mixture, first.tokens)
         found[key] = Subject(
             mixture=first.mixture,
             tokens=first.tokens,
@@ -116,7 +116,7 @@ def features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
 
     A proxy that any of the mixtures lacks is left out, so that all have the same features.
     """
-    names = [MERGE, ENSEMBLE, MEAN, *sorted(_others(of))]
+    names = [MERGE, ENSEMBLE, MEAN, LOWEST, *sorted(_others(of))]
     shared = [name for name in names if all(name in one.proxies for one in of)]
     return {
         **{name: np.array([one.proxies[name][target] for one in of]) for name in shared},
@@ -126,7 +126,8 @@ def features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
 
 
 def _others(of: Sequence[Subject]) -> set[str]:
-    return {name for one in of for name in one.proxies} - {MERGE, ENSEMBLE, *BASELINES}
+    known = {MERGE, ENSEMBLE, LOGIT_ENSEMBLE, *BASELINES}
+    return {name for one in of for name in one.proxies} - known
 
 
 def _proxies(rows: Sequence[Trial], merges: Sequence[str]) -> dict[str, ByTarget]:
@@ -140,6 +141,14 @@ def _proxies(rows: Sequence[Trial], merges: Sequence[str]) -> dict[str, ByTarget
         elif label in merges:
             found[MERGE if label == merges[0] else str(label)] = row.losses
     return found
+
+
+def _averaged_logits(rows: Sequence[Trial]) -> dict[str, ByTarget]:
+    """Return the baseline that is scored for trained mixtures only; a unit alone is its own."""
+    for row in rows:
+        if row.candidate.kind == "unit" or row.candidate.merge == LOGIT_ENSEMBLE:
+            return {LOGIT_ENSEMBLE: row.losses}
+    return {}
 
 
 def _mean(losses: Sequence[ByTarget]) -> dict[str, float]:

@@ -34,6 +34,13 @@ def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in table if row["kind"] == kind]
 
 
+def windows_of(folder: Path, domain: str) -> list[torch.Tensor]:
+    """Return the evaluated tokens of a domain in windows, [1, 64 at most] each."""
+    with pyarrow.memory_map(str(folder / f"work/corpus/{domain}/evaluation.arrow")) as source:
+        stream = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
+    return [torch.tensor([stream[start : start + 64]]) for start in range(0, len(stream), 64)]
+
+
 def model_of(folder: Path, row: dict[str, Any]) -> Path:
     found = [
         path
@@ -63,17 +70,41 @@ def test_every_mixture_is_trained_on_its_units_text_and_scored_like_any_model(
         members = [n for (name, _), n in units.items() if name in row["partitions"]]
         assert row["tokens"] == sum(members)
     row = next(r for r in trained if r["size"] == 3)
-    with pyarrow.memory_map(str(ran / "work/corpus/reference/evaluation.arrow")) as source:
-        stream = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
     model = AutoModelForCausalLM.from_pretrained(model_of(ran, row))
     nats, count = 0.0, 0
     with torch.no_grad():
-        for start in range(0, len(stream), 64):
-            window = torch.tensor([stream[start : start + 64]])
+        for window in windows_of(ran, "reference"):
             chances = model(input_ids=window).logits[0, :-1].double().log_softmax(-1)
             nats -= float(chances.gather(1, window[0, 1:, None]).sum())
             count += window.shape[1] - 1
     assert row["loss/reference"] == pytest.approx(nats / count, rel=1e-5)
+
+
+def test_averaged_logits_of_the_members_are_a_baseline(validated: tuple[Path, Agreement]) -> None:
+    ran, found = validated
+    averaged = [row for row in rows(ran, "proxy") if row["merge"] == "logit_ensemble"]
+    assert {tuple(row["partitions"]) for row in averaged} == {
+        tuple(row["partitions"]) for row in rows(ran, "trained")
+    }
+    row = next(row for row in averaged if row["size"] == 3)
+    members = [
+        (AutoModelForCausalLM.from_pretrained(folder), weight / len(folders))
+        for name, weight in zip(row["partitions"], row["weights"], strict=True)
+        for folders in [list((ran / "work/models").glob(f"unit-{name}-*"))]
+        for folder in folders
+    ]
+    assert len(members) == 4
+    nats, count = 0.0, 0
+    with torch.no_grad():
+        for window in windows_of(ran, "reference"):
+            logits = [w * model(input_ids=window).logits[0, :-1].double() for model, w in members]
+            chances = torch.stack(logits).sum(0).log_softmax(-1)
+            nats -= float(chances.gather(1, window[0, 1:, None]).sum())
+            count += window.shape[1] - 1
+    assert row["loss/reference"] == pytest.approx(nats / count, rel=1e-5)
+    assert row["stderr/reference"] > 0 and row["bits_per_byte/reference"] > 0
+    assert "logit_ensemble" in found.proxies and found.proxies[0] == "merge"
+    assert found.predictor is not None and "logit_ensemble" not in found.predictor.used
 
 
 def test_agreement_can_be_recomputed_from_the_table(validated: tuple[Path, Agreement]) -> None:
@@ -127,9 +158,11 @@ def test_a_rerun_trains_and_changes_nothing(validated: tuple[Path, Agreement]) -
     work = ran / "work"
     before = {path: path.stat().st_mtime_ns for path in work.glob("models/**/*")}
     text = (work / "agreement.json").read_text()
+    journal = (work / "trials.jsonl").read_bytes()
     engine.validate(study(ran, ASKED), cluster=CLUSTER)
     assert {path: path.stat().st_mtime_ns for path in work.glob("models/**/*")} == before
     assert (work / "agreement.json").read_text() == text
+    assert (work / "trials.jsonl").read_bytes() == journal
     assert not garbage(study(ran, ASKED)).folders
 
 

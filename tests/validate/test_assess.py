@@ -104,6 +104,7 @@ def test_calibration_foretells_what_was_left_out_and_survives_json() -> None:
 def test_two_trainings_of_each_mixture_give_the_noise_floor() -> None:
     assert not assess(trainings(), KINDS, WEIGHTS, 0).noise_floor
     found = assess(trainings(replicates=2), KINDS, WEIGHTS, 0)
+    assert len(found.plot().data[0].x) == 24 and found.plot("x", "members_mean").layout.xaxis
     value = found.noise_floor["objective"]["spearman"].value
     assert value is not None and 0.9 < value <= 1.0
     assert len(found.to_json()["mixtures"]) == 24

@@ -11,7 +11,7 @@ from ablate.evaluate.statistics import DomainScore
 from ablate.mixture import Mixture
 from ablate.search.candidates import Candidate
 from ablate.search.table import Trial
-from ablate.validate.subjects import BASELINES, OBJECTIVE, features, subjects
+from ablate.validate.subjects import OBJECTIVE, features, subjects
 
 WEIGHTS = {"x": 0.25, "y": 0.75}
 
@@ -55,6 +55,7 @@ def table() -> list[Trial]:
         row("proxy", both, (2.5, 3.5), merge="ensemble"),
         row("proxy", both, (2.0, 4.5), merge="ties"),
         row("proxy", both, (0.0, 0.0), merge="somebody's"),
+        row("proxy", both, (2.2, 3.2), merge="logit_ensemble"),
     ]
 
 
@@ -62,6 +63,7 @@ def test_proxies_and_baselines_are_those_of_the_members() -> None:
     (found,) = subjects(table(), ("linear", "ties"), WEIGHTS).values()
     losses = {name: (by["x"], by["y"]) for name, by in found.proxies.items()}
     assert losses["merge"] == (3.0, 4.0) and losses["ties"] == (2.0, 4.5)
+    assert losses["logit_ensemble"] == (2.2, 3.2)
     assert losses["ensemble"] == (2.5, 3.5) and "somebody's" not in losses
     assert losses["members_mean"] == pytest.approx((2 / 3 * 5 + 2 / 3, 2 / 3 * 7 + 1))
     assert losses["members_best"] == (2.0, 3.0) and losses["members_worst"] == (6.0, 8.0)
@@ -71,11 +73,18 @@ def test_proxies_and_baselines_are_those_of_the_members() -> None:
     assert found.name == "a 0.667 + b 0.333" and found.size == 2
 
 
+def test_averaged_logits_alone_are_no_proxy() -> None:
+    mixture = Mixture.of({"a": 1, "b": 1})
+    rows = [*table(), row("proxy", mixture, (3.0, 4.0), merge="logit_ensemble")]
+    assert mixture.key() not in subjects(rows, ("linear", "ties"), WEIGHTS)
+
+
 def test_a_unit_that_is_no_trained_mixture_is_a_subject_of_its_own() -> None:
     assert set(subjects(table(), ("linear",), WEIGHTS)) == {Mixture.of({"a": 2, "b": 1}).key()}
     found = subjects(table(), ("linear", "ties"), WEIGHTS, alone={"b"})
     one = found[Mixture.uniform("b").key()]
-    same = {one.proxies[name]["x"] for name in ("merge", "ensemble", "ties", "members_mean")}
+    names = ("merge", "ensemble", "ties", "logit_ensemble", "members_mean")
+    same = {one.proxies[name]["x"] for name in names}
     assert same == {2.0} and one.size == 1
 
 
@@ -85,6 +94,7 @@ def test_features_are_those_that_all_mixtures_have() -> None:
     rows.append(row("proxy", other, (3.3, 4.4), merge="linear"))
     known = list(subjects(rows, ("linear", "ties"), WEIGHTS).values())
     columns = features(known, "x")
-    assert set(columns) == {"merge", "members_mean", "size", "tokens"}
-    assert not set(BASELINES) - {"members_mean"} & set(columns) - {"tokens"}
+    assert set(columns) == {"merge", "members_mean", "members_best", "size", "tokens"}
+    assert {"members_worst", "seed"} & set(columns) == set()
+    assert "logit_ensemble" not in features(known[:1], "x")
     assert np.allclose(np.sort(columns["merge"]), [3.0, 3.3])

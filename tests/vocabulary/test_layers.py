@@ -31,7 +31,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {
     ("settings", "progress"), ("mixture_text", "mixture"), ("mixture_text", "study"),
     ("study", "resources"), ("merge", "models"), ("search", "evaluate"), ("workspace", "progress"),
-    ("agreement_table", "tables"), ("standing", "imports"), ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
+    ("validate", "report"), ("agreement_table", "tables"), ("standing", "imports"),
+    ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
 }  # fmt: skip
 
 
