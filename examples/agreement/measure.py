@@ -57,13 +57,15 @@ def _row(check: ablate.Agreement) -> dict[str, object]:
         "regret": {name: overall[name].overall["regret_share"].value for name in check.proxies},
         "worst": {
             name: min(
-                values
-                for table in check.tables.values()
-                for by_size in table[name].within.by_size.values()
-                if (values := by_size["spearman"].value) is not None
+                (
+                    value
+                    for table in check.tables.values()
+                    for by_size in table[name].within.by_size.values()
+                    if (value := by_size["spearman"].value) is not None
+                ),
+                default=None,  # neither the seed nor a number of tokens varies within a size
             )
             for name in check.proxies
-            if name != "seed"
         },
         "error": error.root_mean_square if error else None,
         "coverage": error.coverage.value if error else None,
