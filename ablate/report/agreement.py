@@ -9,6 +9,7 @@ from typing import Any
 MERGE = "merge"
 OBJECTIVE = "objective"
 PROXIES = {
+    "calibrated": "calibrated prediction",
     "merge": "merge",
     "ensemble": "ensemble of the units",
     "members_mean": "mean of the members",

@@ -14,7 +14,7 @@ from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
 from ablate.validate.combination import Combination, combine
 from ablate.validate.datamodels import left_out_losses
-from ablate.validate.headline import error_line, first_line
+from ablate.validate.headline import CALIBRATED, error_line, first_line
 from ablate.validate.predictor import Predictor
 from ablate.validate.statistics import AgreementWithin, Estimate, agree, agree_over, agree_within
 from ablate.validate.subjects import BASELINES, MERGE, OBJECTIVE, Subject, features
@@ -50,7 +50,8 @@ class Agreement:
 
     `targets[name]` is objective, domain (text that no partition is made of) or partition (held-out
     split of one). `tables[target][proxy]`; `summary[proxy]` has means over in_domain and outside
-    targets within sizes, and the objective. `noise_floor[target]` compares two trainings of the
+    targets within sizes, and the objective; the proxy `calibrated` is the prediction of each
+    mixture by what was fitted without it. `noise_floor[target]` compares two trainings of the
     same mixtures; empty without replicates. `mark` is the fingerprint of what trained losses depend
     on beside mixture and text, `domains[name]` that of a text.
     """
@@ -68,7 +69,7 @@ class Agreement:
 
     @property
     def proxies(self) -> tuple[str, ...]:
-        """Return the compared proxies, the study's merge first, baselines last."""
+        """Return the compared proxies, the study's merge first, then baselines, then `calibrated`."""
         return tuple(self.summary)
 
     @property
@@ -80,7 +81,9 @@ class Agreement:
         errors = self.objective_fit.errors(LEVEL)
         losses = [one.mean(OBJECTIVE) for one in self.trained]
         spread = max(losses) - min(losses)
-        return f"{first} {error_line(errors.root_mean_square, errors.coverage, spread)}"
+        ranks = self.tables[OBJECTIVE][CALIBRATED].overall["spearman"].value
+        said = error_line(errors.root_mean_square, errors.coverage, spread, ranks)
+        return f"{first} {said}"
 
     @property
     def predictor(self) -> Predictor | None:
@@ -179,8 +182,12 @@ def assess(
         name: {t: np.array([one.subject.proxies[name][t] for one in trained]) for t in targets}
         for name in [*_proxy_names(trained), *BASELINES]
     } | _datamodels(trained, truth, rng_seed)
-    names = list(guess)
     fits = _fits(trained, kinds, truth)
+    whole = combine({name: fits[name] for name in weights}, weights) if fits else None
+    if whole is not None:
+        held_out = {OBJECTIVE: whole.held_out.mean} | {n: f.held_out.mean for n, f in fits.items()}
+        guess[CALIBRATED] = held_out
+    names = list(guess)
     return Agreement(
         targets=targets,
         weights=weights,
@@ -203,7 +210,7 @@ def assess(
         },
         noise_floor=_noise_floor(trained, targets, rng_seed),
         fits=fits,
-        objective_fit=combine({n: fits[n] for n in weights}, weights) if fits else None,
+        objective_fit=whole,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ablate.validate.statistics import Estimate
 
@@ -21,11 +21,12 @@ NAMES = {
     "mixing_law": "a mixing law of the other trained mixtures",
 }
 MEASURE = "spearman"
+CALIBRATED = "calibrated"
 
 
 def first_line(summary: Summary, mixtures: int) -> str:
     """Return whether the first proxy predicts trained models, and which others it does not beat."""
-    proxy, *others = summary
+    proxy, *others = [name for name in summary if name != CALIBRATED]
     mine = _value(summary, proxy)
     if mine is None:
         return (
@@ -49,19 +50,17 @@ def first_line(summary: Summary, mixtures: int) -> str:
     return f"{head}; it beats all {len(beaten)} others, of which {_name(best)} is best ({_value(summary, best):.2f})."
 
 
-def error_line(error: float, coverage: Estimate, spread: float) -> str:
-    """Return how far predictions of the trained objective are off, nats per token, held out."""
+def error_line(error: float, coverage: Estimate, spread: float, ranks: float | None) -> str:
+    """Return how far predictions of the trained objective are off, nats per token, held out.
+
+    `ranks` is the Spearman correlation of the predictions over mixtures of all sizes.
+    """
+    alike = "" if ranks is None else f" and ranked over all sizes with Spearman {ranks:.2f}"
     held = "" if coverage.value is None else f"; the 95% intervals held {coverage.value:.0%}"
     return (
         f"Calibrated, the trained objective is predicted to within {error:.3f} nats (root mean "
-        f"square, of mixtures left out; the trained ones differ by {spread:.3f}){held}."
+        f"square, of mixtures left out; the trained ones differ by {spread:.3f}){alike}{held}."
     )
-
-
-def best_proxy(summary: Summary, among: Sequence[str]) -> str | None:
-    """Return which of the proxies agrees best within a size, None when none is defined."""
-    known = {name: value for name in among if (value := _value(summary, name)) is not None}
-    return max(known, key=lambda name: known[name]) if known else None
 
 
 def _value(summary: Summary, name: str) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from ablate.mixture import Mixture
 from ablate.validate.agreement import Agreement, Trained, assess
@@ -96,6 +97,10 @@ def test_calibration_foretells_what_was_left_out_and_survives_json() -> None:
     for row, one in zip(body["mixtures"], found.trained, strict=True):
         mean, lower, upper = row["predicted"]["objective"]
         assert lower < mean < upper and abs(mean - one.mean("objective")) < 0.2
+    ranks = found.tables["objective"]["calibrated"].overall
+    held_out = [row["predicted"]["objective"][0] for row in body["mixtures"]]
+    truth = [one.mean("objective") for one in found.trained]
+    assert ranks["spearman"].value == pytest.approx(spearmanr(held_out, truth).statistic)
     other = again.predict(known, {"a": 1.0})[known[0].mixture.key()]
     assert other["objective"].loss == pytest.approx(other["a"].loss)
     assert "objective" not in again.predict(known, {"a": 0.5, "q": 0.5})[known[0].mixture.key()]
