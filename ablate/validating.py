@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +40,8 @@ def validate_study(
     settings = study.validate_ or ValidateSettings()
     standing = standing_of(study, workspace, pool)
     board = standing.leaderboard(Journal(workspace.journal))
-    chosen, control = choose_mixtures(_trainable(standing, board), settings)
+    done = {one.subject.mixture.key() for one in _trained(standing, board, settings, None)}
+    chosen, control = choose_mixtures(_trainable(standing, board), settings, done)
     _train_and_score(standing, chosen, settings, cluster)
     found = _assessed(standing, settings, control, cluster)
     for number in range(settings.rounds):
@@ -58,11 +59,12 @@ def validate_study(
 
 
 def choose_mixtures(
-    known: Sequence[Subject], settings: ValidateSettings
+    known: Sequence[Subject], settings: ValidateSettings, done: Set[str] = frozenset()
 ) -> tuple[list[Subject], str | None]:
     """Return which of `known` to train, and the key of the control that was drawn blindly.
 
-    The search's best is always among them. Raises StudyError when there are none.
+    The search's best is always among them. Mixtures whose keys are in `done`, trained already,
+    count before others are chosen. Raises StudyError when there are none.
     """
     if not known:
         raise StudyError(
@@ -70,16 +72,24 @@ def choose_mixtures(
             "got none; run `ablate search`"
         )
     scores = [_score(one) for one in known]
-    wanted = max(settings.mixtures, min(2, len(known)))
-    places = stratified(
-        [one.size for one in known],
-        scores,
-        [one.mixture.key() for one in known],
-        wanted,
-        must=[int(np.argmin(scores))],
-        allowed_sizes=settings.sizes,
-        rng_seed=settings.rng_seed,
-    )
+    keys = [one.mixture.key() for one in known]
+
+    def spread(count: int, must: Sequence[int], control: bool) -> list[int]:
+        return stratified(
+            [one.size for one in known],
+            scores,
+            keys,
+            max(count, len(must)),
+            must=must,
+            allowed_sizes=settings.sizes,
+            control=control,
+            rng_seed=settings.rng_seed,
+        )
+
+    best = min(range(len(known)), key=lambda place: (scores[place], keys[place]))
+    first = spread(min(2, len(known)), [best], control=True)
+    taken = [place for place, key in enumerate(keys) if key in done]
+    places = spread(settings.mixtures, list(dict.fromkeys([*first, *taken])), control=False)
     if settings.sizes is not None and len(places) < 2:
         raise StudyError(
             f"validate.sizes must name sizes of scored mixtures, got {list(settings.sizes)}; there "
@@ -95,7 +105,8 @@ def mixture_jobs(standing: Standing) -> list[TrainingJob]:
     journal = Journal(standing.workspace.journal)
     board = standing.leaderboard(journal)
     known = _trainable(standing, board)
-    chosen = choose_mixtures(known, settings)[0] if known else []
+    done = {one.subject.mixture.key() for one in _trained(standing, board, settings, None)}
+    chosen = choose_mixtures(known, settings, done)[0] if known else []
     wanted = [standing.job(run) for run in _runs(standing, chosen, settings)]
     return [*(job for _, job in standing.trained(journal)), *wanted]
 

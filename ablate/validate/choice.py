@@ -21,11 +21,12 @@ def stratified(
     *,
     must: Sequence[int] = (),
     allowed_sizes: Collection[int] | None = None,
+    control: bool = True,
     rng_seed: int,
 ) -> list[int]:
     """Return up to `count` positions among m mixtures, in the order in which to train them.
 
-    First `must`, whatever their size; then one control drawn from all others by `rng_seed`; then
+    First `must`, whatever their size; then, with `control`, one drawn from all others by `rng_seed`; then
     always the size with the fewest mixtures so far (the smallest of equals), and of that size the
     best predicted, then the worst, then the one farthest in rank from those taken. `sizes` [m]
     are numbers of partitions, `predicted` [m] losses in nats (smaller is better), `keys` [m]
@@ -38,7 +39,7 @@ def stratified(
     pool = [i for i in order if allowed_sizes is None or sizes[i] in allowed_sizes]
     taken = list(dict.fromkeys(must))[: max(count, 0)]
     left = [i for i in pool if i not in taken]
-    if left and len(taken) < count:
+    if control and left and len(taken) < count:
         taken.append(left[np.random.default_rng(rng_seed).integers(len(left))])
     ranked: dict[int, list[int]] = {}
     for i in sorted(pool, key=lambda i: (scores[i], keys[i])):
