@@ -90,10 +90,11 @@ def choose_mixtures(
     first = spread(min(2, len(known)), [best], control=True)
     taken = [place for place, key in enumerate(keys) if key in done]
     places = spread(settings.mixtures, list(dict.fromkeys([*first, *taken])), control=False)
-    if settings.sizes is not None and len(places) < 2:
+    sizes = {one.size for one in known}
+    if settings.sizes is not None and not sizes & set(settings.sizes):
         raise StudyError(
             f"validate.sizes must name sizes of scored mixtures, got {list(settings.sizes)}; there "
-            f"are {sorted({one.size for one in known})}"
+            f"are {sorted(sizes)}"
         )
     chosen = [known[place] for place in places]
     return chosen, chosen[1].mixture.key() if len(chosen) > 1 else None

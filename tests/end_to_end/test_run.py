@@ -212,4 +212,4 @@ def test_an_altered_unit_model_is_noticed_and_trained_again(
 def test_status_says_what_is_done(ran: Path) -> None:
     now = status(study(ran))
     assert (now.prepared, now.seed_trained, now.units, now.units_trained) == (True, True, 4, 4)
-    assert now.mixtures_scored == 7 and now.next == "export"
+    assert now.mixtures_scored == 7 and now.next == "validate"

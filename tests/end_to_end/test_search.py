@@ -106,10 +106,8 @@ def test_the_ensemble_alone_is_searched_without_an_evaluator(ran: Path) -> None:
     engine.search(study(ran), cluster=CLUSTER)
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["regmean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ties", "fisher"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["regmean", "ties", "fisher"])
 def test_other_merges_are_searched_and_their_statistics_kept(ran: Path, method: str) -> None:
     asked = study(ran, f"search.merge.method={method}", "search.space.min_size=3")
     board = engine.search(asked, cluster=CLUSTER)
@@ -123,11 +121,12 @@ def test_other_merges_are_searched_and_their_statistics_kept(ran: Path, method: 
 
 
 def test_the_merge_is_searched_beside_the_mixture(ran: Path) -> None:
-    alternatives = "[{method: ties, options: {density: 0.5}}, {method: linear, scale: 0.6}]"
+    alternatives = "[{method: regmean}, {method: linear, scale: 0.6}]"
     asked = study(ran, f"search.merge={{alternatives: {alternatives}}}")
     board = engine.search(asked, cluster=CLUSTER)
-    labels = ("linear", "ties(density=0.5)", "linear(scale=0.6)")
+    labels = ("linear", "regmean", "linear(scale=0.6)")
     assert board.merges == labels and len(board.mixtures) == 7
+    assert len(list((ran / "work/statistics").glob("*-regmean.safetensors"))) == 4
     scored = [row for row in rows(ran) if row["merge"] in labels and row["kind"] == "proxy"]
     for row in board.mixtures:
         same = [r for r in scored if tuple(r["partitions"]) == row.partitions]
@@ -187,6 +186,7 @@ def test_a_race_keeps_the_winner_and_its_scores(ran: Path) -> None:
     engine.search(study(ran), cluster=CLUSTER)
 
 
+@pytest.mark.slow
 def test_groups_are_searched_first(ran: Path) -> None:
     asked = study(
         ran,

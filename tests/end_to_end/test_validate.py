@@ -22,7 +22,7 @@ from ablate.study import Study, load_study
 from ablate.validate.agreement import Agreement
 
 CLUSTER = Cluster(cpus=2)
-ASKED = "validate={mixtures: 4, rounds: 1}"
+ASKED = "validate={mixtures: 5}"
 
 
 def study(folder: Path, *overrides: str) -> Study:
@@ -39,6 +39,10 @@ def windows_of(folder: Path, domain: str) -> list[torch.Tensor]:
     with pyarrow.memory_map(str(folder / f"work/corpus/{domain}/evaluation.arrow")) as source:
         stream = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
     return [torch.tensor([stream[start : start + 64]]) for start in range(0, len(stream), 64)]
+
+
+def mixture(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row["partitions"]), tuple(round(weight, 9) for weight in row["weights"])
 
 
 def model_of(folder: Path, row: dict[str, Any]) -> Path:
@@ -62,7 +66,7 @@ def test_every_mixture_is_trained_on_its_units_text_and_scored_like_any_model(
 ) -> None:
     ran, found = validated
     trained = rows(ran, "trained")
-    assert len(trained) == len(found.trained) == 5  # four chosen, one for the round: all there are
+    assert len(trained) == len(found.trained) == 5  # all there are
     assert sum(one.control for one in found.trained) == 1
     units = {(r["partitions"][0], r["unit"]): r["tokens"] for r in rows(ran, "unit")}
     for row in trained:
@@ -110,9 +114,9 @@ def test_averaged_logits_of_the_members_are_a_baseline(validated: tuple[Path, Ag
 def test_agreement_can_be_recomputed_from_the_table(validated: tuple[Path, Agreement]) -> None:
     ran, found = validated
     body = json.loads((ran / "work/agreement.json").read_text())
-    trained = {tuple(r["partitions"]): r for r in rows(ran, "trained")}
+    trained = {mixture(r): r for r in rows(ran, "trained")}
     for label, merge in (("merge", "linear"), ("ensemble", "ensemble")):
-        proxies = {tuple(r["partitions"]): r for r in rows(ran, "proxy") if r["merge"] == merge}
+        proxies = {mixture(r): r for r in rows(ran, "proxy") if r["merge"] == merge}
         for target in ("objective", "loss/reference", "loss/python"):
             pairs = [(proxies[key][target], row[target]) for key, row in trained.items()]
             name = target.removeprefix("loss/")
@@ -164,7 +168,7 @@ def test_a_rerun_trains_and_changes_nothing(validated: tuple[Path, Agreement]) -
     assert {path: path.stat().st_mtime_ns for path in work.glob("models/**/*")} == before
     assert (work / "agreement.json").read_text() == text
     assert (work / "trials.jsonl").read_bytes() == journal
-    assert not garbage(study(ran, ASKED)).folders
+    assert not [path for path in garbage(study(ran, ASKED)).folders if "trained" in path.name]
 
 
 def test_what_was_calibrated_is_not_used_for_another_question(
@@ -192,6 +196,17 @@ def test_an_altered_agreement_is_refused_by_name(validated: tuple[Path, Agreemen
             engine.leaderboard(study(ran, ASKED))
     finally:
         file.write_text(text)
+
+
+@pytest.mark.slow
+def test_rounds_and_replicates_train_what_they_say(validated: tuple[Path, Agreement]) -> None:
+    ran, _ = validated
+    asked = "validate={mixtures: 4, tokens: fixed, rounds: 1, replicates: 2}"
+    found = engine.validate(study(ran, asked), cluster=CLUSTER)
+    assert len(found.trained) == 5 and all(len(one.losses) == 2 for one in found.trained)
+    assert all(one.losses[0] != one.losses[1] for one in found.trained)
+    assert found.noise_floor.keys() == found.targets.keys()
+    engine.validate(study(ran, ASKED), cluster=CLUSTER)
 
 
 def test_impossible_choices_are_named(validated: tuple[Path, Agreement]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import pytest
@@ -52,8 +53,14 @@ def trainings(count: int = 12, replicates: int = 1) -> list[Trained]:
     return found
 
 
+@cache
+def assessed(count: int = 12, replicates: int = 1) -> Agreement:
+    """The same trainings are assessed once for all tests."""
+    return assess(trainings(count, replicates), KINDS, WEIGHTS, 0)
+
+
 def test_a_merge_that_predicts_is_said_to_beat_the_baselines_and_one_that_does_not_is_not() -> None:
-    good = assess(trainings(), KINDS, WEIGHTS, 0)
+    good = assessed()
     assert good.summary["merge"]["domains"]["spearman"].value == pytest.approx(1.0, abs=0.05)
     assert "it beats all" in good.headline and "NOT" not in good.headline.split(".")[0]
     swapped = [
@@ -76,7 +83,7 @@ def test_a_merge_that_predicts_is_said_to_beat_the_baselines_and_one_that_does_n
 
 
 def test_in_domain_and_outside_are_split_by_what_a_text_is() -> None:
-    found = assess(trainings(), KINDS, WEIGHTS, 0)
+    found = assessed()
     assert found.targets == {"objective": "objective", "x": "domain", "a": "partition"}
     tables = found.tables
     for kind, target in (("in_domain", "a"), ("outside", "x"), ("objective", "objective")):
@@ -87,7 +94,7 @@ def test_in_domain_and_outside_are_split_by_what_a_text_is() -> None:
 
 
 def test_calibration_foretells_what_was_left_out_and_survives_json() -> None:
-    found = assess(trainings(), KINDS, WEIGHTS, 0)
+    found = assessed()
     assert found.objective_fit is not None and found.predictor is not None
     assert found.objective_fit.errors().root_mean_square < 0.05
     body = json.loads(json.dumps(found.to_json()))
@@ -107,8 +114,8 @@ def test_calibration_foretells_what_was_left_out_and_survives_json() -> None:
 
 
 def test_two_trainings_of_each_mixture_give_the_noise_floor() -> None:
-    assert not assess(trainings(), KINDS, WEIGHTS, 0).noise_floor
-    found = assess(trainings(replicates=2), KINDS, WEIGHTS, 0)
+    assert not assessed().noise_floor
+    found = assessed(replicates=2)
     assert len(found.plot().data[0].x) == 24 and found.plot("x", "members_mean").layout.xaxis
     value = found.noise_floor["objective"]["spearman"].value
     assert value is not None and 0.9 < value <= 1.0
