@@ -9,8 +9,6 @@ from rich.text import Text
 
 from ablate.tables import plain_table
 from ablate.validate.agreement import LEVEL, Agreement
-from ablate.validate.calibration import Fitted
-from ablate.validate.combination import Combination
 from ablate.validate.statistics import Estimate
 from ablate.validate.subjects import OBJECTIVE
 
@@ -62,13 +60,8 @@ def _errors(found: Agreement) -> Table:
     table.columns[0].header = "text"
     for title in ("error", "of spread", "R2", "in interval", "model"):
         table.add_column(title, justify="right")
-    fits: dict[str, Fitted | Combination] = dict(list(found.fits.items())[:ERRORS_SHOWN])
-    if found.objective_fit is not None:
-        fits = {OBJECTIVE: found.objective_fit, **fits}
-    for name, fit in fits.items():
-        errors = fit.errors(LEVEL)
-        losses = [one.mean(name) for one in found.trained]
-        spread = max(losses) - min(losses)
+    for name, fit in list(found.calibrated.items())[: ERRORS_SHOWN + 1]:
+        errors, spread = fit.errors(LEVEL), found.spread(name)
         table.add_row(
             Text(name),
             f"{errors.root_mean_square:.3f}",

@@ -92,7 +92,8 @@ def validate(
     and how); `pool` and `board` are the study's own, given to say what comes before.
     """
     with _held(study) as workspace:
-        return validate_study(study, workspace, pool, cluster or Cluster())
+        found, _ = validate_study(study, workspace, pool, cluster or Cluster())
+        return found
 
 
 def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
@@ -103,11 +104,11 @@ def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
     where = cluster or Cluster()
     with _held(study) as workspace:
         pool = _train(study, workspace, where)
-        _search(study, workspace, pool, where)
+        board = _search(study, workspace, pool, where)
         if study.validate_ is not None:
-            validate_study(study, workspace, pool, where)
-    report(study, cluster=where)
-    return leaderboard(study)
+            _, board = validate_study(study, workspace, pool, where)
+        _report(standing_of(study, workspace, pool), board, where)
+        return board
 
 
 def report(study: Study, *, cluster: Cluster | None = None) -> Path:
@@ -119,9 +120,8 @@ def report(study: Study, *, cluster: Cluster | None = None) -> Path:
     workspace = study.open_workspace()
     standing = standing_of(study, workspace)
     with workspace.lock():
-        page = render(report_content(standing, cluster or Cluster()))
-        write_atomic(workspace.report, page.encode())
-    return workspace.report
+        board = standing.leaderboard(Journal(workspace.journal))
+        return _report(standing, board, cluster or Cluster())
 
 
 def report_figures(
@@ -132,15 +132,21 @@ def report_figures(
     Raises StudyError for another format, and where kaleido or Chrome is missing.
     """
     standing = standing_of(study, study.open_workspace())
-    figures = figures_of(report_content(standing, cluster or Cluster()))
+    board = standing.leaderboard(Journal(standing.workspace.journal))
+    figures = figures_of(_content(standing, board, cluster or Cluster()))
     return write_figures(figures, folder, formats)
 
 
-def report_content(standing: Standing, cluster: Cluster) -> ReportContent:
-    """Return what the report of a study says."""
+def _report(standing: Standing, board: Leaderboard, cluster: Cluster) -> Path:
+    path = standing.workspace.report
+    write_atomic(path, render(_content(standing, board, cluster)).encode())
+    return path
+
+
+def _content(standing: Standing, board: Leaderboard, cluster: Cluster) -> ReportContent:
     with one_thread():  # small fits: more threads only wait for each other
         return gather(
-            standing.leaderboard(Journal(standing.workspace.journal)),
+            board,
             study=standing.study,
             corpus=standing.corpus,
             pool=standing.pool,

@@ -15,7 +15,14 @@ from ablate.search.choice import choose_algorithm
 from ablate.search.objective import objective_weights
 from ablate.standing import space_of
 from ablate.study import Study
-from ablate.train.recipe import check_batch, check_tokens, flops, seed_recipe, unit_recipe
+from ablate.train.recipe import (
+    check_batch,
+    check_tokens,
+    flops,
+    forward_flops,
+    seed_recipe,
+    unit_recipe,
+)
 
 # Sustained rates of one worker, for orders of magnitude only: a CPU thread, and a data-centre GPU
 # at 40 % of 989 bf16 TFLOP/s.
@@ -115,7 +122,7 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     evaluated = domains * study.evaluate.tokens_per_domain
     scored = trials + sum(units.values()) + 1
     training = flops(parameters, unit_tokens + seed_tokens)
-    searching = 2 * parameters * evaluated * scored
+    searching = forward_flops(parameters, evaluated * scored)
     everything = space.total_tokens()
     if everything is None:  # a continuum: train as many mixtures as would be scored
         everything = trials * sum(tokens.values())

@@ -45,6 +45,9 @@ from ablate.validate.runs import candidate_of, recalled_run
 from ablate.validate.subjects import LOWEST, MEAN, MERGE, OBJECTIVE, Subject, subjects
 from ablate.workspace import Workspace, fingerprint, read_json
 
+Member = tuple[str, int]
+UnitLosses = Mapping[Member, Mapping[str, float]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
@@ -75,7 +78,11 @@ class Standing:
         return ensemble_proxy(self.pool, self.domains, self.kept())
 
     def ensemble_trial(
-        self, journal: Journal, proxy: EnsembleProxy, mixture: Mixture
+        self,
+        journal: Journal,
+        proxy: EnsembleProxy,
+        mixture: Mixture,
+        units: UnitLosses | None = None,
     ) -> Trial | None:
         """Return the row of a mixture's ensemble; None for a single unit, whose row is its own."""
         candidate = mixture_candidate(self.pool, mixture, MergeSettings(method=ENSEMBLE))
@@ -87,19 +94,26 @@ class Standing:
         scores = proxy.scores(mixture, text_bytes)
         marks = self.frame.domains
         scored = Scored(key=candidate.key, scores={marks[n]: s for n, s in scores.items()})
-        return self._row(journal, candidate, scored)
+        return self._row(candidate, scored, units or self.unit_losses(journal))
 
-    def trial(self, journal: Journal, candidate: Candidate) -> Trial:
-        """Return the row of one candidate."""
-        return self._row(journal, candidate, journal.get(candidate.key))
+    def trial(
+        self, journal: Journal, candidate: Candidate, units: UnitLosses | None = None
+    ) -> Trial:
+        """Return the row of one candidate; `units` spare many rows reading `unit_losses` again."""
+        scored = journal.get(candidate.key)
+        return self._row(candidate, scored, units or self.unit_losses(journal))
 
-    def _row(self, journal: Journal, candidate: Candidate, scored: Scored) -> Trial:
-        units: dict[tuple[str, int], dict[str, float]] = {}
+    def _row(self, candidate: Candidate, scored: Scored, units: UnitLosses) -> Trial:
+        return build_trial(candidate, scored, self.frame.domains, self.frame.weights, units)
+
+    def unit_losses(self, journal: Journal) -> UnitLosses:
+        """Return loss[member][domain] of the units, of those that are scored."""
+        marks = self.frame.domains.items()
+        found: dict[Member, dict[str, float]] = {}
         for member in self.pool.by_member:
             scores = journal.get(unit_candidate(self.pool, member).key).scores
-            marks = self.frame.domains.items()
-            units[member] = {name: scores[m].loss for name, m in marks if m in scores}
-        return build_trial(candidate, scored, self.frame.domains, self.frame.weights, units)
+            found[member] = {name: scores[m].loss for name, m in marks if m in scores}
+        return found
 
     def leaderboard(self, journal: Journal) -> Leaderboard:
         """Return every model of this pool that is scored on every domain, or failed.
@@ -111,8 +125,9 @@ class Standing:
         recalled = (recall(self.pool, record) for record in journal.records.values())
         candidates += [candidate for candidate in recalled if candidate is not None]
         candidates += [candidate_of(job, run) for run, job in self.trained(journal)]
-        rows = [self.trial(journal, candidate) for candidate in candidates]
-        rows += self._ensembles(journal, [row.candidate for row in rows if not row.stopped])
+        units = self.unit_losses(journal)
+        rows = [self.trial(journal, candidate, units) for candidate in candidates]
+        rows += self._ensembles(journal, [row.candidate for row in rows if not row.stopped], units)
         complete = len(self.frame.domains)
         whole = [r for r in rows if r.error or r.stopped or len(r.scores) == complete]
         return Leaderboard(
@@ -173,7 +188,7 @@ class Standing:
         """Return the labels of the study's merges."""
         return tuple(merge_label(one) for one in self.study.search.merge.methods)
 
-    @property
+    @cached_property
     def alone(self) -> frozenset[str]:
         """Return the partitions of one unit whose model is not what training on them alone gives.
 
@@ -233,12 +248,13 @@ class Standing:
             or not set(self.frame.weights) <= set(found.fits)
         ):
             return None
-        base = [self.trial(journal, candidate) for candidate in base_candidates(self.pool)]
+        units = self.unit_losses(journal)
+        base = [self.trial(journal, one, units) for one in base_candidates(self.pool)]
 
         def value(candidate: Candidate) -> float:
-            rows = [*base, self.trial(journal, candidate)]
+            rows = [*base, self.trial(journal, candidate, units)]
             if proxy is not None and candidate.mixture is not None:
-                beside = self.ensemble_trial(journal, proxy, candidate.mixture)
+                beside = self.ensemble_trial(journal, proxy, candidate.mixture, units)
                 rows += [] if beside is None else [beside]
             whole = self._with_predictions(rows)[len(base)].predicted_objective
             assert whole is not None
@@ -273,13 +289,15 @@ class Standing:
         whole = values.pop(OBJECTIVE, None)
         return replace(row, predicted=values, predicted_objective=whole)
 
-    def _ensembles(self, journal: Journal, candidates: Sequence[Candidate]) -> list[Trial]:
+    def _ensembles(
+        self, journal: Journal, candidates: Sequence[Candidate], units: UnitLosses
+    ) -> list[Trial]:
         there = {candidate.key for candidate in candidates}
         mixtures = {c.mixture.key(): c.mixture for c in candidates if c.mixture}
         proxy = self.ensemble()
         if proxy is None:
             return []
-        rows = [self.ensemble_trial(journal, proxy, mixture) for mixture in mixtures.values()]
+        rows = [self.ensemble_trial(journal, proxy, one, units) for one in mixtures.values()]
         return [row for row in rows if row is not None and row.candidate.key not in there]
 
 

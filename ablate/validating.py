@@ -21,7 +21,7 @@ from ablate.standing import Standing, standing_of, trained_mark
 from ablate.study import MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.stages import TrainedRun
-from ablate.validate.agreement import Agreement, Trained, assess
+from ablate.validate.agreement import Agreement, Trained, assess, fit_trained
 from ablate.validate.choice import stratified
 from ablate.validate.knowledge_gradient import most_telling
 from ablate.validate.runs import candidate_of, trained_pool, trained_run
@@ -31,31 +31,29 @@ from ablate.workspace import Workspace, write_json
 
 def validate_study(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
-) -> Agreement:
+) -> tuple[Agreement, Leaderboard]:
     """Train the chosen mixtures, score them, and write agreement.json and the table.
 
-    Raises StudyError when no merged mixture is scored, WorkspaceError that names the verb to run
-    first.
+    Returns the agreement, and the board as it is ranked with what was calibrated. Raises StudyError
+    when no merged mixture is scored, WorkspaceError that names the verb to run first.
     """
     settings = study.validate_ or ValidateSettings()
     standing = standing_of(study, workspace, pool)
     board = standing.leaderboard(Journal(workspace.journal))
-    done = {one.subject.mixture.key() for one in _trained(standing, board, settings, None)}
-    chosen, control = choose_mixtures(_trainable(standing, board), settings, done)
+    chosen, control = _chosen(standing, board, settings)
     _train_and_score(standing, chosen, settings, cluster)
-    found = _assessed(standing, settings, control, cluster)
     for number in range(settings.rounds):
-        subject = _most_telling(standing, found, settings)
+        subject = _most_telling(standing, settings)
         if subject is None:
             note(f"validate: all mixtures are trained after {number} rounds")
             break
         note(f"validate: round {number + 1} of {settings.rounds} trains {subject.name}")
         _train_and_score(standing, [subject], settings, cluster)
-        found = _assessed(standing, settings, control, cluster)
+    found = _assessed(standing, settings, control, cluster)
     write_json(workspace.agreement, found.to_json())
     board = standing_of(study, workspace, pool).leaderboard(Journal(workspace.journal))
     write_table(workspace.table, board.trials, board.domains)
-    return found
+    return found, board
 
 
 def choose_mixtures(
@@ -105,11 +103,16 @@ def mixture_jobs(standing: Standing) -> list[TrainingJob]:
     settings = standing.study.validate_ or ValidateSettings()
     journal = Journal(standing.workspace.journal)
     board = standing.leaderboard(journal)
-    known = _trainable(standing, board)
-    done = {one.subject.mixture.key() for one in _trained(standing, board, settings, None)}
-    chosen = choose_mixtures(known, settings, done)[0] if known else []
+    chosen = _chosen(standing, board, settings)[0] if _trainable(standing, board) else []
     wanted = [standing.job(run) for run in _runs(standing, chosen, settings)]
     return [*(job for _, job in standing.trained(journal)), *wanted]
+
+
+def _chosen(
+    standing: Standing, board: Leaderboard, settings: ValidateSettings
+) -> tuple[list[Subject], str | None]:
+    done = {one.subject.mixture.key() for one in _trained(standing, board, settings)}
+    return choose_mixtures(_trainable(standing, board), settings, done)
 
 
 def _trainable(standing: Standing, board: Leaderboard) -> list[Subject]:
@@ -180,8 +183,12 @@ def _assessed(
 
 
 def _trained(
-    standing: Standing, board: Leaderboard, settings: ValidateSettings, control: str | None
+    standing: Standing,
+    board: Leaderboard,
+    settings: ValidateSettings,
+    control: str | None = None,
 ) -> list[Trained]:
+    """Return the mixtures that are trained as the study asks."""
     rows = {row.candidate.key: row for row in board.trained if row.objective is not None}
     found = []
     for subject in _trainable(standing, board):
@@ -204,12 +211,11 @@ def _losses(
     )
 
 
-def _most_telling(
-    standing: Standing, found: Agreement, settings: ValidateSettings
-) -> Subject | None:
+def _most_telling(standing: Standing, settings: ValidateSettings) -> Subject | None:
     """Return the untrained mixture whose training shrinks the doubt about the best one most."""
     board = standing.leaderboard(Journal(standing.workspace.journal))
-    done = {one.subject.mixture.key() for one in found.trained}
+    trained = _trained(standing, board, settings)
+    done = {one.subject.mixture.key() for one in trained}
     known = _trainable(standing, board)
     sizes = settings.sizes
     untrained = np.array(
@@ -217,11 +223,13 @@ def _most_telling(
     )
     if not untrained.any():
         return None
-    if found.objective_fit is None:
+    weights = standing.frame.weights
+    _, whole = fit_trained(trained, weights, weights)
+    if whole is None:
         raise StudyError(
-            f"validate.rounds must follow four trained mixtures or more, got {len(found.trained)}; "
+            f"validate.rounds must follow four trained mixtures or more, got {len(trained)}; "
             "raise validate.mixtures"
         )
-    columns = {name: features(known, name) for name in standing.frame.weights}
-    mean, covariance, noise = found.objective_fit.belief(columns)
+    columns = {name: features(known, name) for name in weights}
+    mean, covariance, noise = whole.belief(columns)
     return known[most_telling(mean, covariance, noise, open=untrained)]

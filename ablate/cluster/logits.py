@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayError, RayTaskError
 
 from ablate.cluster.pool import Member, Store
-from ablate.errors import RunError
+from ablate.cluster.session import results
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.logit_ensemble import logit_ensemble
 from ablate.evaluate.scorer import Scorer, ScorerSettings
@@ -44,7 +42,7 @@ def averaged_logits(
             ready, _ = ray.wait(list(open_tasks), num_returns=1, timeout=0.5)
             for reference in ready:
                 name = open_tasks.pop(reference)
-                scores, seconds = _result(reference)
+                ((scores, seconds),) = results([reference])
                 yield name, scores, seconds
             advance(len(wanted) - len(open_tasks), "")
 
@@ -66,13 +64,3 @@ def _matrix(mixtures: Sequence[Coefficients]) -> tuple[list[Member], np.ndarray]
     by_member: list[Mapping[Member, float]] = [dict(of) for of in mixtures]
     members = sorted({member for of in by_member for member in of})
     return members, np.array([[of.get(member, 0.0) for member in members] for of in by_member])
-
-
-def _result(reference: Any) -> Scores:
-    try:
-        found: Scores = ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause from None
-    except RayError as error:
-        raise RunError(f"a task was lost: {error}") from error
-    return found

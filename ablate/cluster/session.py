@@ -149,16 +149,17 @@ class TaskMap:
             with bar(label, len(items)) as advance:
                 while waiting:
                     ready, waiting = ray.wait(waiting, num_returns=1, timeout=0.5)
-                    _get(ready)
+                    results(ready)
                     advance(len(items) - len(waiting), "")
-            return list(_get(references))
+            return results(references)
 
 
 def _call(function: Callable[[Any, Any], Any], item: Any, shared: Any) -> Any:
     return function(item, shared)
 
 
-def _get(references: list[Any]) -> list[Any]:
+def results(references: list[Any]) -> list[Any]:
+    """Return what tasks returned; raise what one raised as it is, RunError for a lost one."""
     try:
         return list(ray.get(references))
     except RayTaskError as error:

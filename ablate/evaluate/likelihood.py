@@ -73,7 +73,7 @@ class Evaluator:
         """
         names = tuple(self._domains if domains is None else domains)
         sums = self._block_sums(names, None)
-        _require_finite(sums)
+        require_finite(sums)
         return sums
 
     def score_some(self, blocks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -83,7 +83,7 @@ class Evaluator:
         """
         sums = self._block_sums(tuple(blocks), blocks)
         found = {name: sums[name][wanted] for name, wanted in blocks.items()}
-        _require_finite(found)
+        require_finite(found)
         return found
 
     def _block_sums(
@@ -127,7 +127,7 @@ class Evaluator:
             name: np.concatenate([blocks[number] for number in sorted(blocks)])
             for name, blocks in found.items()
         }
-        _require_finite(joined)
+        require_finite(joined)
         # Rounding may leave a certain token a hair below zero.
         return {name: np.maximum(values, 0.0) for name, values in joined.items()}
 
@@ -252,7 +252,8 @@ def _some(
     return some, tokens[rows]
 
 
-def _require_finite(nats: Mapping[str, np.ndarray]) -> None:
+def require_finite(nats: Mapping[str, np.ndarray]) -> None:
+    """Raise RunError, naming the domain, when one of `nats[domain]` is not finite."""
     for name, values in nats.items():
         if not np.isfinite(values).all():
             raise RunError(

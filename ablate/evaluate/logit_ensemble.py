@@ -9,7 +9,6 @@ divergence, Neural Computation 14, 2002).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate.errors import RunError
 from ablate.evaluate.head import Tiles, Transform, logit_transform
-from ablate.evaluate.scorer import Merge, Scorer
+from ablate.evaluate.likelihood import require_finite
+from ablate.evaluate.scorer import Merge, Scorer, read_only
 from ablate.evaluate.statistics import DomainScore
 
 # A float32 tile for each unit is held, and two more: with 12 units 7 MiB, on a device 0.9 GiB.
@@ -59,7 +58,7 @@ def logit_ensemble(
                 targets = windows[:, 1:].flatten()
                 pieces.append(_mixed_nats(logits, targets, shares, tiles.rows).cpu())
     nats = torch.cat(pieces, dim=1).numpy()
-    _require_finite(nats, domain)
+    require_finite({domain: nats})
     return [evaluator.score_tokens({domain: row})[domain] for row in nats]
 
 
@@ -123,10 +122,8 @@ def _head_in(unit: np.ndarray, head: nn.Linear, columns: slice, *, like: torch.T
 
 def _place_in(unit: np.ndarray, parameter: torch.Tensor) -> torch.Tensor:
     """Return the view of a unit's vector that is `parameter` in the live model's."""
-    with warnings.catch_warnings():  # the object store's arrays are read-only, and only read here
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        vector = torch.from_numpy(unit)
-    return vector.as_strided(parameter.size(), parameter.stride(), parameter.storage_offset())
+    place = parameter.size(), parameter.stride(), parameter.storage_offset()
+    return read_only(unit).as_strided(*place)
 
 
 def _parts(total: int, step: int) -> list[slice]:
@@ -164,12 +161,3 @@ def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
     """Return log sum exp over columns, float32 [rows]; `logits` are overwritten."""
     top = logits.amax(1)
     return logits.sub_(top[:, None]).exp_().sum(1).log_() + top
-
-
-def _require_finite(nats: np.ndarray, domain: str) -> None:
-    if not np.isfinite(nats).all():
-        raise RunError(
-            f"losses of averaged logits must be finite on domain '{domain}', got "
-            f"{nats[~np.isfinite(nats)][0]}; a unit's weights overflow: train with a lower rate, or "
-            "evaluate with precision fp32"
-        )

@@ -130,8 +130,8 @@ class Scorer:
         method = merge_method(merge.method)
         started = time.perf_counter()
         inputs = MergeInputs(
-            members=[_tensor(member) for member in merge.members],
-            seed=None if merge.seed is None else _tensor(merge.seed),
+            members=[read_only(member) for member in merge.members],
+            seed=None if merge.seed is None else read_only(merge.seed),
             layout=self.layout,
             identities=merge.identities,
             statistics=merge.statistics,
@@ -161,9 +161,9 @@ class Scorer:
             batches = self._evaluator.batches(name)
             tokens = sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
             gradient = self._slope.of_loss(batches)
-            start = _tensor(seed)
+            start = read_only(seed)
             found[name] = {
-                unit: product(gradient, _tensor(vector), start) / tokens
+                unit: product(gradient, read_only(vector), start) / tokens
                 for unit, vector in units.items()
             }
         return found
@@ -189,7 +189,7 @@ class Scorer:
             torch.cuda.synchronize(self._device)
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def read_only(array: np.ndarray) -> torch.Tensor:
     """Return a view of an array in the object store; it is read-only, and merges only read it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate.models.checkpoint import read_training
 from ablate.models.pool import ModelPool
 from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.table import Trial
-
-TRAINING_FLOPS = 6
-"""FLOPs per parameter and trained token (arXiv 2001.08361, section 2.1); scoring takes a third."""
-SCORING_FLOPS = 2
+from ablate.train.recipe import flops, forward_flops
 
 KINDS = {"seed": "train the seed", "unit": "train the units", "trained": "train mixtures to check"}
 
@@ -81,23 +78,15 @@ def costs_of(
     )
 
 
-def read_trainings(pool: ModelPool) -> tuple[dict[str, Any], ...]:
+def read_trainings(pool: ModelPool) -> tuple[Mapping[str, Any], ...]:
     """Return training.json of the pool's models and of mixtures trained beside them.
 
-    What is missing or no JSON object is left out: models trained elsewhere need not have one.
+    What is missing or altered is left out: models trained elsewhere need not have one.
     """
     root = Path(pool.root)
     folders = [root / pool.seed.folder, *(root / unit.folder for unit in pool.units)]
     folders += sorted((root / "models").glob("trained-*"))
-    return tuple(found for folder in folders if (found := _read(folder / "training.json")))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    return tuple(found for folder in folders if (found := read_training(folder)))
 
 
 def _training(
@@ -112,7 +101,7 @@ def _training(
         name=KINDS[kind],
         runs=len(mine),
         tokens=tokens,
-        flops=TRAINING_FLOPS * parameters * tokens if parameters else None,
+        flops=flops(parameters, tokens) if parameters else None,
         seconds=seconds or None,
     )
 
@@ -132,7 +121,7 @@ def _scoring(board: Leaderboard, parameters: int | None) -> list[Stage]:
         name="score",
         runs=len(rows),
         tokens=tokens,
-        flops=SCORING_FLOPS * parameters * tokens if parameters else None,
+        flops=forward_flops(parameters, tokens) if parameters else None,
         seconds=sum(row.evaluate_seconds for row in rows),
     )
     return [merging, scoring]

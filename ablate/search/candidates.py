@@ -61,16 +61,32 @@ def seed_candidate(pool: ModelPool) -> Candidate:
 def unit_candidate(pool: ModelPool, member: Member) -> Candidate:
     """Return one unit model as a candidate."""
     unit = pool.by_member[member]
+    mixture = Mixture.uniform([unit.partition])
+    return _one_model("unit", unit.fingerprint, member, mixture, unit.tokens, unit=unit.index)
+
+
+def _one_model(
+    kind: Kind,
+    model: str,
+    member: Member,
+    mixture: Mixture,
+    tokens: int,
+    *,
+    unit: int | None = None,
+    run: tuple[tuple[str, int], ...] = (),
+) -> Candidate:
+    """Return a model as it is, a member of its pool; `model` is its fingerprint."""
     return Candidate(
-        key=fingerprint({"model": unit.fingerprint}),
-        kind="unit",
+        key=fingerprint({"model": model}),
+        kind=kind,
         method="linear",
         merge=None,
-        unit=unit.index,
-        mixture=Mixture.uniform([unit.partition]),
+        unit=unit,
+        mixture=mixture,
         seed_coefficient=0.0,
         coefficients=((member, 1.0),),
-        tokens=unit.tokens,
+        tokens=tokens,
+        run=run,
     )
 
 
@@ -108,18 +124,8 @@ def trained_candidate(
 
     Its parameters are the member (name, 0) of a pool of trained models.
     """
-    return Candidate(
-        key=fingerprint({"model": model}),
-        kind="trained",
-        method="linear",
-        merge=None,
-        unit=None,
-        mixture=mixture,
-        seed_coefficient=0.0,
-        coefficients=(((name, 0), 1.0),),
-        tokens=tokens,
-        run=tuple(sorted(run.items())),
-    )
+    how = tuple(sorted(run.items()))
+    return _one_model("trained", model, (name, 0), mixture, tokens, run=how)
 
 
 def describe(candidate: Candidate) -> dict[str, Any]:

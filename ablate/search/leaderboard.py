@@ -58,7 +58,7 @@ class Leaderboard:
     @cached_property
     def _ranked(self) -> tuple[Trial, ...]:
         found = [row for row in self.trials if self._is_mixture(row) and row.objective is not None]
-        calibrated = all(row.predicted_objective is not None for row in found)
+        calibrated = _calibrated(found)
         found.sort(key=lambda row: _rank_key(row, calibrated))
         best: dict[str, Trial] = {}
         for row in found:
@@ -66,10 +66,10 @@ class Leaderboard:
                 best.setdefault(row.candidate.mixture.key(), row)
         return tuple(best.values())
 
-    @property
+    @cached_property
     def is_calibrated(self) -> bool:
         """Return whether mixtures are ranked by the loss that a trained model is predicted to have."""
-        return bool(self.mixtures) and all(r.predicted_objective for r in self.mixtures)
+        return bool(self.mixtures) and _calibrated(self.mixtures)
 
     @property
     def best(self) -> Trial:
@@ -145,16 +145,11 @@ class Leaderboard:
         Empty before `validate` has calibrated the proxies. The intervals (95 %) hold the noise of
         one training; see agreement.json for how often they held.
         """
-        if not self.is_calibrated:
+        best = self.best.predicted_objective if self.is_calibrated else None
+        if best is None:
             return ()
-        best = self.best.predicted_objective
-        return tuple(
-            row
-            for row in self.mixtures
-            if best is not None
-            and row.predicted_objective is not None
-            and row.predicted_objective.lower <= best.loss
-        )
+        rows = [(row, row.predicted_objective) for row in self.mixtures]
+        return tuple(row for row, found in rows if found and found.lower <= best.loss)
 
     def compare(self, one: Trial, other: Trial) -> Difference:
         """Return the objective of `one` minus `other`, paired: mean, stderr, P(one is better)."""
@@ -285,6 +280,10 @@ class Leaderboard:
         if row.candidate.kind == "unit":
             return self.units[row.partitions[0]] == 1
         return row.candidate.kind == "proxy" and row.candidate.merge in self.merges
+
+
+def _calibrated(rows: Sequence[Trial]) -> bool:
+    return all(row.predicted_objective is not None for row in rows)
 
 
 def _rank_key(row: Trial, calibrated: bool) -> tuple[float, float, tuple[str, ...]]:

@@ -79,8 +79,9 @@ class Questions:
     `begin` is called when every base model is scored, so that an algorithm may look at them.
     Each mixture is asked about under every method of `merge`; the algorithm hears its least value.
     `kept` are the (unit, domain) fingerprints whose token likelihoods are at hand already; None
-    when they are not wanted. `racer` may stop mixtures before they are scored in full. With
-    what `foretell` gives, when all units are scored, the algorithm hears the predicted loss of a trained model instead of the objective.
+    when they are not wanted. `racer` may stop mixtures before they are scored in full. `foretell`
+    is called when every base model is scored; with what it gives the algorithm hears the predicted
+    loss of a trained model instead of the objective.
     """
 
     def __init__(
@@ -201,7 +202,7 @@ class Questions:
 
     def _heard(self, mixture: Mixture) -> None:
         assert self._racer is not None
-        candidate = mixture_candidate(self._pool, mixture, self._merge)
+        candidate, *_ = self._candidates(mixture)
         self._racer.heard(mixture, self._journal.get(candidate.key))
 
     def _lost(self, scored: Scored) -> bool:

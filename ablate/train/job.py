@@ -11,6 +11,8 @@ from ablate.resources import Cluster
 from ablate.train.recipe import Recipe
 from ablate.workspace import fingerprint
 
+Kind = Literal["seed", "unit", "trained"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSlice:
@@ -60,7 +62,7 @@ class TrainingJob:
     """
 
     name: str
-    kind: Literal["seed", "unit", "trained"]
+    kind: Kind
     start: Start
     slices: tuple[TokenSlice, ...]
     recipe: Recipe

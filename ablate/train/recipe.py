@@ -16,6 +16,7 @@ from ablate.study import Study
 
 MICRO_BATCH_LIMIT = 8
 FLOPS_PER_PARAMETER_AND_TOKEN = 6
+FORWARD_FLOPS_PER_PARAMETER_AND_TOKEN = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,3 +186,8 @@ def check_tokens(name: str, tokens: int, recipe: Recipe) -> None:
 def flops(parameters: int, tokens: int) -> int:
     """Return the training FLOPs of `parameters` on `tokens`: 6 N D (arXiv 2001.08361)."""
     return FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens
+
+
+def forward_flops(parameters: int, tokens: int) -> int:
+    """Return the FLOPs of scoring `tokens` with `parameters`: 2 N D (arXiv 2001.08361)."""
+    return FORWARD_FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens

@@ -14,8 +14,9 @@ from ablate.models.checkpoint import checkpoint_digest
 from ablate.models.pool import SeedModel
 from ablate.study import Study
 from ablate.train.finished import MOMENTS_FILE, is_complete
-from ablate.train.job import Start, TokenSlice, TrainingJob, job_fingerprint
+from ablate.train.job import Kind, Start, TokenSlice, TrainingJob, job_fingerprint
 from ablate.train.recipe import (
+    Recipe,
     check_tokens,
     replayed_tokens,
     seed_recipe,
@@ -67,15 +68,8 @@ def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob 
     check_tokens("the seed's text", file.tokens, recipe)
     slices = (_slice(file, 0, file.tokens, file.digest),)
     start = _seed_start(study, corpus)
-    mark = job_fingerprint("seed", start.mark, slices, recipe)
-    return TrainingJob(
-        **_paths(workspace, f"seed-{mark}"),
-        kind="seed",
-        start=start,
-        slices=slices,
-        recipe=recipe,
-        save_moments=study.train.carry_moments,
-    )
+    job = _job(workspace, "seed", "seed", start, slices, recipe)
+    return replace(job, save_moments=study.train.carry_moments)
 
 
 def unit_jobs(
@@ -99,16 +93,8 @@ def unit_jobs(
             recipe = unit_recipe(study, there)
             check_tokens(f"unit {index} of partition '{name}'", there, recipe)
             slices += _replayed(study, corpus, f"{name}/{index}", there)
-            mark = job_fingerprint("unit", start.mark, slices, recipe)
-            job = TrainingJob(
-                **_paths(workspace, f"unit-{slug(name)}-{index}-{mark}"),
-                kind="unit",
-                start=start,
-                slices=slices,
-                recipe=recipe,
-                metadata={"partition": name, "unit": index},
-            )
-            jobs.append(job)
+            job = _job(workspace, "unit", f"unit-{slug(name)}-{index}", start, slices, recipe)
+            jobs.append(replace(job, metadata={"partition": name, "unit": index}))
     return jobs
 
 
@@ -147,18 +133,9 @@ def mixture_job(
     slices = mixture_slices(study, corpus, run)
     recipe = replace(trained_recipe(study, run.tokens), rng_seed=run.rng_seed)
     check_tokens(f"mixture {run.name}", sum(piece.tokens for piece in slices), recipe)
-    mark = job_fingerprint("trained", start.mark, slices, recipe)
-    return TrainingJob(
-        **_paths(workspace, f"trained-{slug(run.name)}-{mark}"),
-        kind="trained",
-        start=start,
-        slices=slices,
-        recipe=recipe,
-        metadata={
-            "weights": dict(run.mixture.weights),
-            "rng_seed": run.rng_seed,
-        },
-    )
+    job = _job(workspace, "trained", f"trained-{slug(run.name)}", start, slices, recipe)
+    how = {"weights": dict(run.mixture.weights), "rng_seed": run.rng_seed}
+    return replace(job, metadata=how)
 
 
 def mixture_slices(study: Study, corpus: Corpus, run: TrainedRun) -> tuple[TokenSlice, ...]:
@@ -274,13 +251,25 @@ def checkpoint_mark(path: str) -> str:
     return fingerprint({"hub": path})
 
 
-def _paths(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Return the fields of a job that follow from its full name."""
-    return {
-        "name": name,
-        "workspace": str(workspace.root),
-        "folder": str(workspace.models / name),
-        "resume_folder": str(workspace.resume_folder(name)),
-        "log_file": str(workspace.logs / f"train-{name}.jsonl"),
-        "tokenizer_folder": str(workspace.tokenizer),
-    }
+def _job(
+    workspace: Workspace,
+    kind: Kind,
+    label: str,
+    start: Start,
+    slices: tuple[TokenSlice, ...],
+    recipe: Recipe,
+) -> TrainingJob:
+    """Return a job; its folders are named by `label` and the fingerprint of its result."""
+    name = f"{label}-{job_fingerprint(kind, start.mark, slices, recipe)}"
+    return TrainingJob(
+        name=name,
+        kind=kind,
+        start=start,
+        slices=slices,
+        recipe=recipe,
+        workspace=str(workspace.root),
+        folder=str(workspace.models / name),
+        resume_folder=str(workspace.resume_folder(name)),
+        log_file=str(workspace.logs / f"train-{name}.jsonl"),
+        tokenizer_folder=str(workspace.tokenizer),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,16 +73,25 @@ class Agreement:
         return tuple(self.summary)
 
     @property
+    def calibrated(self) -> dict[str, Fitted | Combination]:
+        """Return what predicts each target, the objective first; empty with too few mixtures."""
+        whole = self.objective_fit
+        return {**({} if whole is None else {OBJECTIVE: whole}), **self.fits}
+
+    def spread(self, target: str) -> float:
+        """Return how far the trained losses of a target lie apart, nats per token."""
+        losses = [one.mean(target) for one in self.trained]
+        return max(losses) - min(losses)
+
+    @property
     def headline(self) -> str:
         """Return the answer in a few sentences: does the merge predict, and beat the baselines?"""
         first = first_line(self.summary, len(self.trained))
         if self.objective_fit is None:
             return first
         errors = self.objective_fit.errors(LEVEL)
-        losses = [one.mean(OBJECTIVE) for one in self.trained]
-        spread = max(losses) - min(losses)
         ranks = self.tables[OBJECTIVE][CALIBRATED].overall["spearman"].value
-        said = error_line(errors.root_mean_square, errors.coverage, spread, ranks)
+        said = error_line(errors.root_mean_square, errors.coverage, self.spread(OBJECTIVE), ranks)
         return f"{first} {said}"
 
     @property
@@ -106,7 +115,7 @@ class Agreement:
             "headline": self.headline,
             "targets": dict(self.targets),
             "weights": dict(self.weights),
-            "mixtures": [row for one in self.trained for row in self._rows(one)],
+            "mixtures": self._rows(),
             "agreement": {
                 target: {name: _table(found) for name, found in by_proxy.items()}
                 for target, by_proxy in self.tables.items()
@@ -120,36 +129,25 @@ class Agreement:
             "predictor": None if self.predictor is None else self.predictor.to_json(),
         }
 
-    def _rows(self, one: Trained) -> list[dict[str, Any]]:
-        subject = one.subject
-        held_out = self._held_out(one)
+    def _rows(self) -> list[dict[str, Any]]:
+        """Return one row for each training, with the prediction of it that was made without it."""
+        held_out = {target: _held_out(fit) for target, fit in self.calibrated.items()}
         return [
             {
-                "name": subject.name,
-                "partitions": list(subject.mixture.partitions),
-                "weights": [weight for _, weight in subject.mixture.weights],
-                "size": subject.size,
-                "tokens": subject.tokens,
+                "name": one.subject.name,
+                "partitions": list(one.subject.mixture.partitions),
+                "weights": [weight for _, weight in one.subject.mixture.weights],
+                "size": one.subject.size,
+                "tokens": one.subject.tokens,
                 "replicate": number,
                 "control": one.control,
                 "trained": dict(losses),
-                "proxies": {name: dict(values) for name, values in subject.proxies.items()},
-                "predicted": held_out,
+                "proxies": {name: dict(values) for name, values in one.subject.proxies.items()},
+                "predicted": {target: rows[place] for target, rows in held_out.items()},
             }
+            for place, one in enumerate(self.trained)
             for number, losses in enumerate(one.losses)
         ]
-
-    def _held_out(self, one: Trained) -> dict[str, list[float]]:
-        """Return the prediction of a mixture made without it, [mean, lower, upper] by target."""
-        place = self.trained.index(one)
-        fits: dict[str, Fitted | Combination] = dict(self.fits)
-        if self.objective_fit is not None:
-            fits[OBJECTIVE] = self.objective_fit
-        found = {}
-        for target, fit in fits.items():
-            mean, half = fit.held_out.mean[place], fit.held_out.half_width(LEVEL)[place]
-            found[target] = [float(mean), float(mean - half), float(mean + half)]
-        return found
 
     def _calibration(self) -> dict[str, Any]:
         found = {}
@@ -177,36 +175,32 @@ def assess(
         name: "domain" if kind == "domain" else "partition" for name, kind in kinds.items()
     }
     sizes = [one.subject.size for one in trained]
-    truth = {t: np.array([one.mean(t) for one in trained]) for t in targets}
+    truth = _truth(trained, targets)
     guess = {
         name: {t: np.array([one.subject.proxies[name][t] for one in trained]) for t in targets}
         for name in [*_proxy_names(trained), *BASELINES]
     } | _datamodels(trained, truth, rng_seed)
-    fits = _fits(trained, kinds, truth)
-    whole = combine({name: fits[name] for name in weights}, weights) if fits else None
+    fits, whole = fit_trained(trained, kinds, weights)
     if whole is not None:
         held_out = {OBJECTIVE: whole.held_out.mean} | {n: f.held_out.mean for n, f in fits.items()}
         guess[CALIBRATED] = held_out
-    names = list(guess)
+    tables = {
+        t: {
+            name: TargetAgreement(
+                overall=agree(values[t], truth[t], rng_seed=rng_seed),
+                within=agree_within(values[t], truth[t], sizes, rng_seed=rng_seed),
+            )
+            for name, values in guess.items()
+        }
+        for t in targets
+    }
     return Agreement(
         targets=targets,
         weights=weights,
         trained=tuple(trained),
-        tables={
-            t: {
-                name: TargetAgreement(
-                    overall=agree(guess[name][t], truth[t], rng_seed=rng_seed),
-                    within=agree_within(guess[name][t], truth[t], sizes, rng_seed=rng_seed),
-                )
-                for name in names
-            }
-            for t in targets
-        },
+        tables=tables,
         summary={
-            name: _summary(
-                {t: (guess[name][t], truth[t]) for t in targets}, targets, sizes, rng_seed
-            )
-            for name in names
+            name: _summary({t: tables[t][name].within for t in targets}, targets) for name in guess
         },
         noise_floor=_noise_floor(trained, targets, rng_seed),
         fits=fits,
@@ -235,30 +229,37 @@ def _proxy_names(trained: Sequence[Trained]) -> list[str]:
     return [*first, *sorted(shared - {*first, *last}), *last]
 
 
-def _fits(
-    trained: Sequence[Trained], kinds: Mapping[str, str], truth: Mapping[str, np.ndarray]
-) -> dict[str, Fitted]:
+def fit_trained(
+    trained: Sequence[Trained], domains: Iterable[str], weights: Mapping[str, float]
+) -> tuple[dict[str, Fitted], Combination | None]:
+    """Return the calibrated model of each domain and of the objective, whose weights these are.
+
+    Nothing and None with fewer than four mixtures.
+    """
     if len(trained) < LEAST_MIXTURES:
-        return {}
+        return {}, None
     subjects = [one.subject for one in trained]
-    return {name: calibrate(features(subjects, name), truth[name]) for name in kinds}
+    truth = _truth(trained, domains)
+    fits = {name: calibrate(features(subjects, name), losses) for name, losses in truth.items()}
+    return fits, combine({name: fits[name] for name in weights}, weights)
+
+
+def _truth(trained: Sequence[Trained], targets: Iterable[str]) -> dict[str, np.ndarray]:
+    return {t: np.array([one.mean(t) for one in trained]) for t in targets}
 
 
 def _summary(
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    targets: Mapping[str, str],
-    sizes: Sequence[int],
-    rng_seed: int,
+    within: Mapping[str, AgreementWithin], targets: Mapping[str, str]
 ) -> dict[str, Estimates]:
     """Return the mean within-size agreement over the targets of each kind."""
     groups = {"in_domain": "partition", "outside": "domain", "objective": "objective"}
     found: dict[str, Estimates] = {}
     for label, kind in groups.items():
-        of = [pairs[target] for target, its in targets.items() if its == kind]
+        of = [within[target] for target, its in targets.items() if its == kind]
         if of:
-            found[label] = agree_over(of, sizes, rng_seed=rng_seed)
-    every = [pairs[target] for target, its in targets.items() if its != "objective"]
-    return {**found, "domains": agree_over(every, sizes, rng_seed=rng_seed)}
+            found[label] = agree_over(of)
+    every = [within[target] for target, its in targets.items() if its != "objective"]
+    return {**found, "domains": agree_over(every)}
 
 
 def _noise_floor(
@@ -286,6 +287,13 @@ def _plain(found: Estimates) -> dict[str, list[float | None]]:
 def _table(found: TargetAgreement) -> dict[str, Any]:
     sizes = {str(size): _plain(values) for size, values in found.within.by_size.items()}
     return {"all": _plain(found.overall), "within": _plain(found.within.mean), "by_size": sizes}
+
+
+def _held_out(fit: Fitted | Combination) -> list[list[float]]:
+    """Return the prediction of each mixture made without it, [mean, lower, upper]."""
+    mean, half = fit.held_out.mean, fit.held_out.half_width(LEVEL)
+    rows: list[list[float]] = np.stack([mean, mean - half, mean + half], axis=1).tolist()
+    return rows
 
 
 def _errors(fit: Fitted | Combination) -> dict[str, Any]:

@@ -10,7 +10,7 @@ their intervals are rough.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +49,13 @@ class AgreementWithin:
     """Agreement within each mixture size: measure -> estimate.
 
     `by_size` has the sizes of three mixtures or more, ascending. `mean` is over those sizes in
-    which the measure is defined, weighted by their numbers of mixtures.
+    which the measure is defined, weighted by their numbers of mixtures; `drawn` is that mean [1 +
+    draws] over all mixtures, then over each sample of them.
     """
 
     by_size: dict[int, dict[str, Estimate]]
     mean: dict[str, Estimate]
+    drawn: dict[str, Array] = field(compare=False, repr=False)
 
 
 def agree(
@@ -88,40 +90,6 @@ def agree_within(
     sizes enters. A size in whose sample a measure is undefined is left out of that sample's mean.
     Raises ValueError as `agree` does, and for sizes of another length.
     """
-    drawn, mean = _within(proxy, trained, sizes, rng_seed, draws)
-    return AgreementWithin(
-        by_size={size: _estimates(values, level) for size, values in drawn.items()},
-        mean=_estimates(mean, level),
-    )
-
-
-def agree_over(
-    pairs: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
-    sizes: Sequence[int] | npt.NDArray[np.int64],
-    *,
-    rng_seed: int,
-    draws: int = 1000,
-    level: float = 0.95,
-) -> dict[str, Estimate]:
-    """Return the mean over targets of the agreement within sizes, `agree_within`'s mean.
-
-    `pairs` has proxy [n] and trained [n] losses of each target, all of the same mixtures: a sample
-    of mixtures serves all targets, whose errors go together. Targets in which a measure is
-    undefined are left out of its mean. Raises ValueError as `agree_within` does.
-    """
-    means = [_within(proxy, trained, sizes, rng_seed, draws)[1] for proxy, trained in pairs]
-    joined = {name: _mean([each[name] for each in means], [1] * len(means)) for name in MEASURES}
-    return _estimates(joined, level)
-
-
-def _within(
-    proxy: npt.ArrayLike,
-    trained: npt.ArrayLike,
-    sizes: Sequence[int] | npt.NDArray[np.int64],
-    rng_seed: int,
-    draws: int,
-) -> tuple[dict[int, dict[str, Array]], dict[str, Array]]:
-    """Return each measure [1 + draws] by size, and its mean over sizes."""
     x, y = checked_losses(proxy, trained)
     kinds = np.asarray(sizes)
     if kinds.shape != x.shape:
@@ -132,7 +100,22 @@ def _within(
     drawn = {size: _drawn(x[rows], y[rows], [rng_seed, size], draws) for size, rows in kept.items()}
     counts = [len(rows) for rows in kept.values()]
     means = {name: _mean([each[name] for each in drawn.values()], counts) for name in MEASURES}
-    return drawn, means
+    return AgreementWithin(
+        by_size={size: _estimates(values, level) for size, values in drawn.items()},
+        mean=_estimates(means, level),
+        drawn=means,
+    )
+
+
+def agree_over(targets: Sequence[AgreementWithin], *, level: float = 0.95) -> dict[str, Estimate]:
+    """Return the mean over targets of the agreement within sizes, `agree_within`'s mean.
+
+    All are of the same mixtures and one seed: a sample of mixtures serves all targets, whose errors
+    go together. Targets in which a measure is undefined are left out of its mean.
+    """
+    ones = [1] * len(targets)
+    joined = {name: _mean([each.drawn[name] for each in targets], ones) for name in MEASURES}
+    return _estimates(joined, level)
 
 
 def _drawn(proxy: Array, trained: Array, seed: list[int], draws: int) -> dict[str, Array]:

@@ -20,6 +20,7 @@ from ablate.mixture import Mixture
 from ablate.report import figures_of, gather, proxy_against_trained, render, write_figures
 from ablate.report.effects import rows_for_a_fit, thinned
 from ablate.report.leaders import leaders_of
+from ablate.workspace import write_json
 
 NAMES = ("cpp", "law", "math", "web")
 HOSTILE = (
@@ -258,7 +259,7 @@ def test_costs_are_what_the_models_say(maker: Maker, tmp_path: Path) -> None:
     for folder, kind, tokens in (("seed-5eed", "seed", 900), ("unit-0-0", "unit", 120)):
         (tmp_path / "models" / folder).mkdir(parents=True)
         training = {"kind": kind, "tokens": tokens, "seconds": 10.0}
-        (tmp_path / "models" / folder / "training.json").write_text(json.dumps(training))
+        write_json(tmp_path / "models" / folder / "training.json", training)
     board = maker.board(maker.subsets())
     costs = maker.content(board, root=str(tmp_path)).costs
     trained = {stage.name: stage for stage in costs.stages if stage.name.startswith("train")}

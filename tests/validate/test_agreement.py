@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from ablate.validate.measures import MEASURES, RESAMPLED, Samples
-from ablate.validate.statistics import Estimate, agree, agree_over, agree_within
+from ablate.validate.statistics import (
+    AgreementWithin,
+    Estimate,
+    agree,
+    agree_over,
+    agree_within,
+)
 
 MONOTONE = ["spearman", "kendall", "decision_accuracy", "top_overlap", "best_quarter"]
 NOTHING = Estimate(value=None, lower=None, upper=None)
@@ -173,15 +179,19 @@ def test_over_targets_the_mean_is_taken_over_the_same_samples() -> None:
     x, y = pairs(24, seed=12)
     other, sizes = pairs(24, seed=13), np.repeat([2, 3, 4], 8)
     one = agree_within(x, y, sizes, rng_seed=0).mean
+
+    def within(proxy: np.ndarray, trained: np.ndarray) -> AgreementWithin:
+        return agree_within(proxy, trained, sizes, rng_seed=0)
+
     # The same target twice, in other units, varies as one does: no gain from counting it twice.
-    twice = agree_over([(x, y), (np.exp(x), y)], sizes, rng_seed=0)
+    twice = agree_over([within(x, y), within(np.exp(x), y)])
     assert twice["spearman"].to_json() == pytest.approx(one["spearman"].to_json())
-    both = agree_over([(x, y), other], sizes, rng_seed=0)
+    both = agree_over([within(x, y), within(*other)])
     parts = [one["kendall"].value, agree_within(*other, sizes, rng_seed=0).mean["kendall"].value]
     assert both["kendall"].value == pytest.approx(np.mean(np.array(parts, dtype=float)))
-    flat = agree_over([(x, y), (np.ones(24), y)], sizes, rng_seed=0)
+    flat = agree_over([within(x, y), within(np.ones(24), y)])
     assert flat["spearman"].to_json() == pytest.approx(one["spearman"].to_json())
-    assert agree_over([], sizes, rng_seed=0)["pearson"] == NOTHING
+    assert agree_over([])["pearson"] == NOTHING
 
 
 def test_wrong_values_are_refused() -> None:
