@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from ablate.errors import StudyError
-from ablate.export import Answer, Member, write_export
+from ablate.evaluate.scorer import merge_inputs
+from ablate.export import CHECKPOINT, Answer, Member, write_export
+from ablate.here import read_merge
+from ablate.merge import merge_method, run_method
 from ablate.mixture import Mixture
 from ablate.mixture_text import parse_mixture
-from ablate.search.candidates import Candidate, mixture_candidate
+from ablate.models.layout import Layout
+from ablate.search.candidates import ENSEMBLE, Candidate, mixture_candidate
 from ablate.search.journal import Journal
 from ablate.settings import parse_number
 from ablate.standing import Standing, standing_of
@@ -40,12 +48,31 @@ def export_mixture(
     """
     standing = standing_of(study, study.open_workspace())
     candidate = _candidate(standing, name)
-    if candidate.method != "linear" and kind in ("checkpoint", "mergekit"):
+    unmerged = candidate.method == ENSEMBLE and kind in (CHECKPOINT, "mergekit")
+    if unmerged or (candidate.method != "linear" and kind == "mergekit"):
+        what = "no model at all" if unmerged else "not written as mergekit's"
         raise StudyError(
-            f"a mixture must be merged by linear to be exported as {kind}, got '{candidate.merge}'; "
-            "set search.merge.method=linear, or export its weights"
+            f"a mixture must be merged by linear to be exported as {kind}, got "
+            f"'{candidate.merge}', which is {what}; set search.merge.method=linear, or export its "
+            f"weights{'' if unmerged else ' or a checkpoint'}"
         )
-    return write_export(_answer(standing, candidate, tokens), kind, to, dtype=dtype)
+    make = None
+    if candidate.method != "linear":
+        make = partial(_merged, standing, candidate)
+    return write_export(_answer(standing, candidate, tokens), kind, to, dtype=dtype, make=make)
+
+
+def _merged(standing: Standing, candidate: Candidate, layout: Layout) -> np.ndarray:
+    """Return what an evaluator scored: the candidate's merge, float32 [layout.numel]."""
+    merge, out = read_merge(standing, candidate, layout), torch.empty(layout.numel)
+    run_method(
+        merge_method(merge.method),
+        out,
+        list(merge.weights),
+        merge_inputs(merge, layout),
+        options=merge.options,
+    )
+    return out.numpy()
 
 
 def _candidate(standing: Standing, name: str) -> Candidate:
@@ -90,6 +117,8 @@ def _answer(standing: Standing, candidate: Candidate, tokens: str | None) -> Ans
         tokenizer_folder=standing.workspace.tokenizer,
         seed_coefficient=candidate.seed_coefficient,
         seed_digest=pool.seed.digest,
+        method=candidate.method,
+        options=candidate.options,
         target_tokens=None if tokens is None else _budget(tokens),
     )
 

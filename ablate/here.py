@@ -12,13 +12,15 @@ import torch
 from ablate.corpus import Corpus, read_corpus, read_domain
 from ablate.errors import RunError
 from ablate.evaluate.blocks import Domain
+from ablate.evaluate.gathering import gathered, unit_sample
 from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings, Slopes
 from ablate.evaluate.statistics import DomainScore
 from ablate.merge import merge_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import load_flat
+from ablate.models.layout import Layout
 from ablate.progress import bar
-from ablate.search.candidates import unit_candidate
+from ablate.search.candidates import Candidate, unit_candidate
 from ablate.search.conversation import Conversation
 from ablate.search.ensemble import EnsembleProxy
 from ablate.search.journal import Journal, Scored
@@ -35,26 +37,9 @@ def answer_here(standing: Standing, question: Question, settings: ScorerSettings
     a folder does not hold the model that the pool names.
     """
     candidate, pool, root = question.candidate, standing.pool, standing.workspace.root
-    method = merge_method(candidate.method)
-    units = [pool.by_member[member] for member, _ in candidate.coefficients]
     with _threads(settings.threads):
         scorer = _scorer(settings, standing.corpus.fingerprint, root)
-        seed = None
-        if candidate.seed_coefficient or method.needs_seed:
-            seed = load_flat(root / pool.seed.folder, scorer.layout, digest=pool.seed.digest)
-        members = [load_flat(root / u.folder, scorer.layout, digest=u.digest) for u in units]
-        weights = [share for _, share in candidate.coefficients]
-        identities = [unit.fingerprint for unit in units]
-        if candidate.seed_coefficient and seed is not None:
-            members, weights = [seed, *members], [candidate.seed_coefficient, *weights]
-        merge = Merge(
-            method=candidate.method,
-            members=members,
-            weights=weights,
-            identities=identities,
-            seed=seed,
-            options=dict(candidate.options),
-        )
+        merge = read_merge(standing, candidate, scorer.layout)
         try:
             result = scorer.score(merge, question.domains)
         except RunError as error:
@@ -74,6 +59,38 @@ def answer_here(standing: Standing, question: Question, settings: ScorerSettings
         slopes={marks[name]: found for name, found in slopes.items()},
         merge_seconds=result.merge_seconds,
         evaluate_seconds=result.evaluate_seconds,
+    )
+
+
+def read_merge(standing: Standing, candidate: Candidate, layout: Layout) -> Merge:
+    """Return a candidate's merge, its members and the seed read from their folders.
+
+    What its method asks of each unit is read, or gathered where it is not kept. Raises
+    CheckpointError when a folder does not hold the model that the pool names.
+    """
+    pool, root = standing.pool, standing.workspace.root
+    method = merge_method(candidate.method)
+    units = [pool.by_member[member] for member, _ in candidate.coefficients]
+    weights = [share for _, share in candidate.coefficients]
+    members = [load_flat(root / unit.folder, layout, digest=unit.digest) for unit in units]
+    seed, statistics = None, None
+    if candidate.seed_coefficient or method.needs_seed:
+        seed = load_flat(root / pool.seed.folder, layout, digest=pool.seed.digest)
+    if candidate.seed_coefficient and seed is not None:
+        members, weights = [seed, *members], [candidate.seed_coefficient, *weights]
+    if method.statistics is not None:
+        statistics = [
+            gathered(unit_sample(member, standing.study, standing.corpus, pool, method.statistics))
+            for member, _ in candidate.coefficients
+        ]
+    return Merge(
+        method=candidate.method,
+        members=members,
+        weights=weights,
+        identities=[unit.fingerprint for unit in units],
+        seed=seed,
+        statistics=statistics,
+        options=dict(candidate.options),
     )
 
 

@@ -13,6 +13,7 @@ from ablate.resources import Cluster
 from ablate.search.check import check_search
 from ablate.search.choice import choose_algorithm
 from ablate.search.objective import objective_weights
+from ablate.search.spaces import Space
 from ablate.standing import space_of
 from ablate.study import Study
 from ablate.train.recipe import (
@@ -50,7 +51,9 @@ class PartitionPlan:
 class Plan:
     """Counts, costs in FLOPs and device-hours, memory in bytes.
 
-    `exact` is False while tokens are estimated from the size of the source files.
+    `exact` is False while tokens are estimated from the size of the source files. What `validate`
+    trains (0 runs where the study does not ask for it) is an estimate always: which mixtures it
+    chooses depends on the scores.
     """
 
     study: str
@@ -66,8 +69,11 @@ class Plan:
     algorithm: str
     why: str
     evaluated_tokens: int
+    validation_runs: int
+    validation_tokens: int
     training_flops: int
     search_flops: int
+    validation_flops: int
     naive_flops: int
     device: str
     devices: int
@@ -123,6 +129,10 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     scored = trials + sum(units.values()) + 1
     training = flops(parameters, unit_tokens + seed_tokens)
     searching = forward_flops(parameters, evaluated * scored)
+    validation_runs, validation_tokens = _validation(study, space, tokens)
+    validating = flops(parameters, validation_tokens) + forward_flops(
+        parameters, evaluated * validation_runs
+    )
     everything = space.total_tokens()
     if everything is None:  # a continuum: train as many mixtures as would be scored
         everything = trials * sum(tokens.values())
@@ -142,17 +152,39 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
         algorithm=algorithm,
         why=why,
         evaluated_tokens=evaluated,
+        validation_runs=validation_runs,
+        validation_tokens=validation_tokens,
         training_flops=training,
         search_flops=searching,
+        validation_flops=validating,
         naive_flops=naive,
         device=device,
         devices=devices,
-        device_hours=(training + searching) / rate / 3600,
+        device_hours=(training + searching + validating) / rate / 3600,
         naive_device_hours=naive / rate / 3600,
         pool_bytes=4 * parameters * (sum(units.values()) + 1),
         worker_bytes=TRAINING_BYTES_PER_PARAMETER * parameters,
         evaluator_bytes=(2 if study.evaluate.precision == "bf16" else 4) * parameters,
     )
+
+
+def _validation(study: Study, space: Space, tokens: dict[str, int]) -> tuple[int, int]:
+    """Return how many models `validate` would train, and on about how many tokens together.
+
+    Its mixtures are spread evenly over sizes: the mean size times the mean partition's tokens.
+    """
+    settings, rules = study.validate_, study.search.space
+    if settings is None:
+        return 0, 0
+    wanted, count = settings.mixtures + settings.rounds, space.count()
+    runs = settings.replicates * (wanted if count is None else min(wanted, count))
+    if settings.tokens == "fixed":
+        one = study.train.tokens_per_unit or study.corpus.unit_tokens
+        return runs, runs * (settings.total_tokens or one)
+    most = min(rules.max_size or len(space.names), len(space.names))
+    sizes = settings.sizes or range(min(max(2, rules.min_size), most), most + 1)
+    mean = sum(tokens[name] for name in space.names) / len(space.names)
+    return runs, round(runs * mean * sum(sizes) / len(sizes))
 
 
 def _prepared(corpus: Corpus) -> tuple[PartitionPlan, ...]:

@@ -226,7 +226,14 @@ def plan_table(plan: Plan) -> list[Table | Text]:
     work = plain_table("Work")
     work.show_header = False
     work.add_column("value", ratio=1)
-    ratio = plan.naive_flops / max(1, plan.training_flops + plan.search_flops)
+    asked = plan.training_flops + plan.search_flops + plan.validation_flops
+    ratio = plan.naive_flops / max(1, asked)
+    validation = (
+        f"about {plan.validation_runs} runs, {count(plan.validation_tokens)} tokens, "
+        f"{count(plan.validation_flops)}FLOP"
+        if plan.validation_runs
+        else "not asked for (validate: null)"
+    )
     for name, value in (
         ("model", f"{count(plan.parameters)} parameters"),
         ("training", f"{plan.runs} runs, {count(plan.seed_tokens)} seed tokens + "
@@ -234,6 +241,7 @@ def plan_table(plan: Plan) -> list[Table | Text]:
         ("search", f"{plan.trials:,} of {_mixtures(plan)} mixtures ({plan.algorithm}: {plan.why})"),
         ("scoring", f"{count(plan.evaluated_tokens)} tokens a mixture, "
          f"{count(plan.search_flops)}FLOP"),
+        ("validation", validation),
         ("device time", f"about {_hours(plan.device_hours)} of one {plan.device} "
          f"({plan.devices} in use)"),
         ("the naive way", f"train every mixture: {count(plan.naive_flops)}FLOP, "

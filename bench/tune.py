@@ -5,10 +5,10 @@ Real small models in a real workspace; two evaluators of one thread each.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ import ray
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from ablate.cluster.pool import store_pool
 from ablate.cluster.session import session
@@ -25,15 +30,16 @@ from ablate.cluster.tune import run_trials
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.models.checkpoint import save_checkpoint
-from ablate.models.layout import flatten, layout_of
+from ablate.models.layout import Layout, flatten, layout_of
 from ablate.models.pool import ModelPool, SeedModel, UnitModel
 from ablate.progress import set_quiet
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Task
+from ablate.search.candidates import Candidate
 from ablate.search.conversation import Conversation
-from ablate.search.journal import Journal
+from ablate.search.journal import Journal, Scored
 from ablate.search.questions import Frame, Questions
-from ablate.search.spaces import subset_space
+from ablate.search.spaces import Space, subset_space
 from ablate.study import MergeSettings, SpaceSettings
 
 VOCABULARY = 512
@@ -88,7 +94,7 @@ def _shares(search: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def make_pool(root: Path, *, hidden: int, partitions: int) -> tuple[ModelPool, Any]:
+def make_pool(root: Path, *, hidden: int, partitions: int) -> tuple[ModelPool, Layout]:
     """Write a seed and one unit per partition, random but close together; return their pool."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -104,6 +110,18 @@ def make_pool(root: Path, *, hidden: int, partitions: int) -> tuple[ModelPool, A
     model = LlamaForCausalLM(config)
     layout = layout_of(model)
     seed = flatten(model, layout)
+    units = (seed + 0.01 * torch.randn_like(seed) * (seed != 0) for _ in range(partitions))
+    return save_pool(root, config, layout, seed, units), layout
+
+
+def save_pool(
+    root: Path,
+    config: PretrainedConfig,
+    layout: Layout,
+    seed: torch.Tensor,
+    units: Iterable[torch.Tensor],
+) -> ModelPool:
+    """Write flat vectors as checkpoints in a workspace, one partition a unit; return their pool."""
     tokenizer = root / "tokenizer"
     _write_tokenizer(tokenizer)
 
@@ -117,29 +135,22 @@ def make_pool(root: Path, *, hidden: int, partitions: int) -> tuple[ModelPool, A
             training={"kind": "bench"},
         )
 
-    digest = save("seed-0", seed)
-    units = []
-    for index in range(partitions):
-        name = f"unit-p{index:02d}-0"
-        units.append(
+    return ModelPool(
+        seed=SeedModel(fingerprint="seed", folder="models/seed-0", digest=save("seed-0", seed)),
+        units=tuple(
             UnitModel(
                 partition=f"p{index:02d}",
                 index=0,
                 fingerprint=f"{index:012x}",
-                folder=f"models/{name}",
-                digest=save(name, seed + 0.01 * torch.randn_like(seed) * (seed != 0)),
+                folder=f"models/unit-p{index:02d}-0",
+                digest=save(f"unit-p{index:02d}-0", unit),
                 tokens=1000,
             )
-        )
-    return (
-        ModelPool(
-            seed=SeedModel(fingerprint="seed", folder="models/seed-0", digest=digest),
-            units=tuple(units),
-            layout_fingerprint=layout.fingerprint,
-            tokenizer="none",
-            root=str(root),
+            for index, unit in enumerate(units)
         ),
-        layout,
+        layout_fingerprint=layout.fingerprint,
+        tokenizer="none",
+        root=str(root),
     )
 
 
@@ -151,51 +162,37 @@ def _write_tokenizer(folder: Path) -> None:
     )
 
 
-def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int) -> dict[str, Any]:
+def _search(
+    root: Path, pool: ModelPool, layout: Layout, journal: Path, trials: int
+) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, VOCABULARY, 2 * LENGTH).astype(np.uint16)
     domain = Domain(name="random", tokens=tokens, token_bytes=np.ones(tokens.size, np.uint32))
     units = pool.units_of()
-    space = subset_space(SpaceSettings(), units, dict.fromkeys(units, 1000), "micro")
     ends: list[float] = []
+    parts: list[Scored] = []
 
-    class Clocked(Journal):
-        def append(self, candidate: Any, scored: Any) -> None:
-            ends.append(time.perf_counter())
-            super().append(candidate, scored)
+    def told(_: Candidate, scored: Scored) -> None:
+        ends.append(time.perf_counter())
+        parts.append(scored)
 
-    questions = Questions(
-        pool=pool,
-        frame=Frame(domains={"random": "0"}, weights={"random": 1.0}),
-        merge=MergeSettings(),
-        journal=Clocked(journal),
-        begin=lambda: Conversation(
-            ALGORITHMS["exhaustive"](Task(space=space, rng_seed=0, trials=trials)), trials
-        ),
-    )
-    settings = ScorerSettings(
-        seed_folder=str(root / pool.seed.folder),
-        trust_remote_code=False,
-        length=LENGTH,
-        precision="fp32",
-        batch_tokens=None,
-        threads=1,
-        gpus=0,
-    )
-    store = store_pool(pool, layout, root, set(pool.by_member))
     started, worked = time.perf_counter(), time.process_time()
-    run_trials(
-        questions,
-        cluster=Cluster(cpus=EVALUATORS),
-        settings=settings,
-        domains=[domain],
-        store=store,
-        total=trials,
+    search_trials(
+        root,
+        pool,
+        layout,
+        journal,
+        domain=domain,
+        length=LENGTH,
+        space=subset_space(SpaceSettings(), units, dict.fromkeys(units, 1000), "micro"),
+        algorithm="exhaustive",
+        trials=trials,
+        evaluators=EVALUATORS,
+        told=told,
     )
     wall, worked = time.perf_counter() - started, time.process_time() - worked
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    merge = sum(line["merge_seconds"] for line in lines) / len(lines)
-    evaluate = sum(line["evaluate_seconds"] for line in lines) / len(lines)
+    merge = sum(scored.merge_seconds for scored in parts) / len(parts)
+    evaluate = sum(scored.evaluate_seconds for scored in parts) / len(parts)
     work = merge + evaluate
     # From the first trials on: what starting the evaluators (imports) took is said beside it.
     steady = (ends[-1] - ends[EVALUATORS]) / (len(ends) - 1 - EVALUATORS)
@@ -203,13 +200,62 @@ def _search(root: Path, pool: ModelPool, layout: Any, journal: Path, trials: int
         "ends": ends,
         "merge": merge,
         "evaluate": evaluate,
-        "driver": worked / len(lines),
+        "driver": worked / len(parts),
         "ceremony": steady * EVALUATORS - work,
         "detail": (
             f"{len(ends)} trials, {EVALUATORS} evaluators, merge + evaluation {1e3 * work:.1f} ms; "
             f"start and end of the search took {wall - (ends[-1] - ends[EVALUATORS]):.1f} s more"
         ),
     }
+
+
+def search_trials(
+    root: Path,
+    pool: ModelPool,
+    layout: Layout,
+    journal: Path,
+    *,
+    domain: Domain,
+    length: int,
+    space: Space,
+    algorithm: str,
+    trials: int,
+    evaluators: int,
+    told: Callable[[Candidate, Scored], None],
+) -> None:
+    """Search a pool in its workspace `root` through Tune; `told` hears each trial as it ends."""
+
+    class Heard(Journal):
+        def append(self, candidate: Candidate, scored: Scored) -> None:
+            told(candidate, scored)
+            super().append(candidate, scored)
+
+    questions = Questions(
+        pool=pool,
+        frame=Frame(domains={domain.name: "0"}, weights={domain.name: 1.0}),
+        merge=MergeSettings(),
+        journal=Heard(journal),
+        begin=lambda: Conversation(
+            ALGORITHMS[algorithm](Task(space=space, rng_seed=0, trials=trials)), trials
+        ),
+    )
+    settings = ScorerSettings(
+        seed_folder=str(root / pool.seed.folder),
+        trust_remote_code=False,
+        length=length,
+        precision="fp32",
+        batch_tokens=None,
+        threads=1,
+        gpus=0,
+    )
+    run_trials(
+        questions,
+        cluster=Cluster(cpus=evaluators),
+        settings=settings,
+        domains=[domain],
+        store=store_pool(pool, layout, root, set(pool.by_member)),
+        total=trials,
+    )
 
 
 def _pool_memory(root: Path, pool: ModelPool, layout: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ablate.corpus import TokenFile, read_tokens
-from ablate.errors import WorkspaceError
+from ablate.corpus import Corpus, TokenFile, read_tokens
+from ablate.errors import StudyError, WorkspaceError
 from ablate.merge import Statistics
 from ablate.merge.statistics import (
     Grams,
@@ -24,7 +24,9 @@ from ablate.merge.statistics import (
 from ablate.models.checkpoint import load_flat
 from ablate.models.layout import bind, layout_of
 from ablate.models.load import load_model
+from ablate.models.pool import ModelPool
 from ablate.progress import note
+from ablate.study import Study
 
 SEQUENCES = 256  # of the unit's text; RegMean's own choice is of this order (arXiv 2212.09849)
 FOLDER = "statistics"
@@ -60,6 +62,38 @@ class Sample:
             "range": [self.start, self.stop],
             "length": self.length,
         }
+
+
+def unit_sample(
+    member: tuple[str, int], study: Study, corpus: Corpus, pool: ModelPool, kind: Statistics
+) -> Sample:
+    """Return one unit's model and the part of its text from which its statistics are gathered.
+
+    Raises StudyError for a unit whose training text is not in the corpus.
+    """
+    name, index = member
+    info, unit = corpus.partitions.get(name), pool.by_member[member]
+    if info is None:
+        raise StudyError(
+            f"search.merge.method '{kind}' must have every unit's training text, got none for "
+            f"'{name}', which was brought in; use linear, ties or dare"
+        )
+    length = study.train.sequence_length
+    start = index * study.corpus.unit_tokens
+    stop = min(start + SEQUENCES * length, start + study.corpus.unit_tokens, info.train.tokens)
+    return Sample(
+        root=Path(pool.root),
+        folder=unit.folder,
+        model_digest=unit.digest,
+        fingerprint=unit.fingerprint,
+        kind=kind,
+        file=info.train,
+        start=start,
+        stop=stop,
+        length=length,
+        threads=1,
+        trust_remote_code=study.model.trust_remote_code,
+    )
 
 
 def gathered(sample: Sample) -> torch.Tensor | Grams:

@@ -27,7 +27,7 @@ from ablate.merge import (
     prepare_options,
     run_method,
 )
-from ablate.models.layout import bind, layout_of
+from ablate.models.layout import Layout, bind, layout_of
 from ablate.models.load import load_model
 
 PREPARED_KEPT = 256  # members for which what a method prepares is kept
@@ -129,18 +129,11 @@ class Scorer:
         """Write a merge into the live model and return the seconds it took."""
         method = merge_method(merge.method)
         started = time.perf_counter()
-        inputs = MergeInputs(
-            members=[read_only(member) for member in merge.members],
-            seed=None if merge.seed is None else read_only(merge.seed),
-            layout=self.layout,
-            identities=merge.identities,
-            statistics=merge.statistics,
-        )
         run_method(
             method,
             self._flat,
             list(merge.weights),
-            self._with_prepared(method, merge, inputs),
+            self._with_prepared(method, merge, merge_inputs(merge, self.layout)),
             options=merge.options,
             threads=self._threads,
         )
@@ -187,6 +180,17 @@ class Scorer:
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def merge_inputs(merge: Merge, layout: Layout) -> MergeInputs:
+    """Return a merge's vectors as tensors, without copying them."""
+    return MergeInputs(
+        members=[read_only(member) for member in merge.members],
+        seed=None if merge.seed is None else read_only(merge.seed),
+        layout=layout,
+        identities=merge.identities,
+        statistics=merge.statistics,
+    )
 
 
 def read_only(array: np.ndarray) -> torch.Tensor:

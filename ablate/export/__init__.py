@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.export.answer import Answer, Member, apportion, epochs, shares
-from ablate.export.checkpoint import provenance, write_checkpoint
+from ablate.export.checkpoint import MakeMerge, provenance, write_checkpoint
 from ablate.export.megatron import megatron_blend
 from ablate.export.mergekit import mergekit_yaml
 from ablate.export.olmo_core import olmo_core_yaml
@@ -31,11 +31,18 @@ TEXTS: dict[str, dict[str, Callable[[Answer], str]]] = {
 FORMATS: tuple[str, ...] = (CHECKPOINT, *TEXTS)
 
 
-def write_export(answer: Answer, kind: str, to: Path, *, dtype: str = "float32") -> Path:
+def write_export(
+    answer: Answer,
+    kind: str,
+    to: Path,
+    *,
+    dtype: str = "float32",
+    make: MakeMerge | None = None,
+) -> Path:
     """Write `answer` in the format `kind` and return the path of what was written.
 
     `to` is a folder, or for the text formats a file with a suffix of that format. Nothing is done
-    when the same export is there already.
+    when the same export is there already. `make` makes a merge that is not linear.
     Raises StudyError for an unknown format or suffix, and when something else is in the way.
     """
     if kind not in FORMATS:
@@ -44,7 +51,7 @@ def write_export(answer: Answer, kind: str, to: Path, *, dtype: str = "float32")
         )
     if kind == CHECKPOINT:
         if not _is_same_checkpoint(answer, to, dtype):
-            write_checkpoint(answer, to, dtype)
+            write_checkpoint(answer, to, dtype, make)
         return to
     path = _text_path(kind, to)
     data = TEXTS[kind][path.suffix](answer).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,28 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SLICE = 1 << 20  # elements added at once, so that scratch memory stays small
 
 
-def write_checkpoint(answer: Answer, folder: Path, dtype: str = "float32") -> str:
+MakeMerge = Callable[[Layout], np.ndarray]  # returns the merged parameters, [layout.numel]
+
+
+def write_checkpoint(
+    answer: Answer, folder: Path, dtype: str = "float32", make: MakeMerge | None = None
+) -> str:
     """Write the merge of `answer` to `folder`, whole or not at all; return its weights' SHA-256.
 
     The folder has config, weights in `dtype`, tokenizer and training.json, which names the
-    mixture and its members. Sums are made in float64, one member in memory at a time: memory is
-    12 bytes a parameter, plus a model.
-    Raises CheckpointError when a member is not what it was, StudyError for an unknown dtype.
+    mixture and its members. A linear merge is summed in float64, one member in memory at a time:
+    memory is 12 bytes a parameter, plus a model. `make` makes any other method's.
+    Raises CheckpointError when a member is not what it was, StudyError for an unknown dtype, and
+    ValueError for a method other than linear without `make`.
     """
     if dtype not in DTYPES:
         raise StudyError(f"dtype must be known, got '{dtype}'; {did_you_mean(dtype, DTYPES)}")
     model = load_model(answer.seed_folder)
     layout = layout_of(model)
-    merged = torch.from_numpy(merge_folders(answer, layout).astype(np.float32))
+    if make is None and answer.method != "linear":
+        raise ValueError(f"a merge by {answer.method} must be made by the caller")
+    made = merge_folders(answer, layout) if make is None else make(layout)
+    merged = torch.from_numpy(made.astype(np.float32, copy=False))
     return save_checkpoint(
         folder,
         config=model.config,
@@ -73,6 +82,8 @@ def provenance(answer: Answer, dtype: str) -> dict[str, Any]:
             for member in answer.members
         ],
     }
+    if answer.method != "linear":
+        body |= {"method": answer.method, "options": dict(answer.options)}
     return {**body, "export": fingerprint(body)}
 
 

@@ -62,6 +62,26 @@ def test_plan_prints_costs_and_changes_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
+def test_plan_counts_what_validate_would_train(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = str(folder / "study.yaml")
+    plain = json.loads(call("plan", study, "--json", capsys=capsys)[1])
+    assert (plain["validation_runs"], plain["validation_tokens"]) == (0, 0)
+    asked = ["validate.mixtures=2", "validate.replicates=3"]
+    _, out, _ = call("plan", study, *asked, "--json", capsys=capsys)
+    found = json.loads(out)
+    # The one size of two partitions or more is both of them: all unit tokens in every run.
+    assert found["validation_runs"] == 6
+    assert found["validation_tokens"] == 6 * plain["unit_training_tokens"]
+    assert found["device_hours"] > plain["device_hours"]
+    fixed = [*asked, "validate.tokens=fixed", "validate.total_tokens=1000"]
+    found = json.loads(call("plan", study, *fixed, "--json", capsys=capsys)[1])
+    assert found["validation_tokens"] == 6_000
+    _, out, _ = call("plan", study, *asked, capsys=capsys)
+    assert "about 6 runs" in out and max(len(line) for line in out.splitlines()) <= 80
+
+
 def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     for of in ("study", "cluster"):
         code, out, _ = call("schema", of, capsys=capsys)

@@ -13,6 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ablate import engine
+from ablate.errors import StudyError
+from ablate.exporting import export_mixture, named_mixture
 from ablate.here import answer_here
 from ablate.on_ray import scorer_settings
 from ablate.resources import Cluster
@@ -33,10 +35,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return pq.read_table(folder / "work" / "trials.parquet").to_pylist()
 
 
+def evaluated_tokens(folder: Path, domain: str) -> list[int]:
+    with pyarrow.memory_map(str(folder / f"work/corpus/{domain}/evaluation.arrow")) as source:
+        found: list[int] = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
+    return found
+
+
 def unit_probabilities(folder: Path, domain: str) -> dict[tuple[str, int], np.ndarray]:
     """Return each unit's probability of every scored token, by transformers alone, float64."""
-    with pyarrow.memory_map(str(folder / f"work/corpus/{domain}/evaluation.arrow")) as source:
-        stream = pyarrow.ipc.open_file(source).read_all().column(0).to_pylist()
+    stream = evaluated_tokens(folder, domain)
     pool = read_json(folder / "work" / "pool.json")
     assert pool is not None
     found = {}
@@ -137,6 +144,32 @@ def test_the_merge_is_searched_beside_the_mixture(ran: Path) -> None:
     assert engine.search(asked, cluster=CLUSTER).best == board.best
     assert len(Journal(asked.open_workspace().journal).records) == count
     assert engine.search(study(ran), cluster=CLUSTER).best.candidate.merge in ("linear", None)
+
+
+@pytest.mark.parametrize("method", ["ties", "regmean"])
+def test_another_merge_is_exported_as_it_was_scored(ran: Path, tmp_path: Path, method: str) -> None:
+    asked = study(ran, f"search.merge.method={method}")
+    out = export_mixture(asked, "python, headers", tmp_path / "merged", "checkpoint")
+    model = AutoModelForCausalLM.from_pretrained(out).eval()
+    stream = evaluated_tokens(ran, "reference")
+    nats = []
+    with torch.no_grad():
+        for start in range(0, len(stream), 64):
+            window = torch.tensor([stream[start : start + 64]])
+            nats += [float(model(input_ids=window, labels=window).loss)] * (window.shape[1] - 1)
+    mixture = named_mixture(asked, "python, headers")
+    scored = engine.score_study(asked, mixture, cluster=CLUSTER)
+    assert scored.candidate.merge == method
+    assert scored.losses["reference"] == pytest.approx(np.mean(nats), rel=1e-5)
+    with pytest.raises(StudyError, match="ties" if method == "ties" else "regmean"):
+        export_mixture(asked, "python, headers", tmp_path / "m.yaml", "mergekit")
+
+
+def test_an_ensemble_is_not_exported_as_a_model(ran: Path, tmp_path: Path) -> None:
+    asked = study(ran, "search.merge.method=ensemble")
+    with pytest.raises(StudyError, match="no model at all"):
+        export_mixture(asked, "python, headers", tmp_path / "merged", "checkpoint")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
