@@ -1,19 +1,14 @@
-"""Merging against mergekit, which runs in its own environment with the pins beside this file.
+"""Merging alone: least CPU time of several repeats, same weights.
 
-CPU time of one thread, least of several repeats, same weights. mergekit gets its best case: only
-the merge is timed (plan, execute, copy into a live model), files are in the page cache, members and
-result are bfloat16. ablate's members are float32 in memory, so it reads twice the bytes. Results
-are compared before times are: at most one bfloat16 step apart.
-
-The environment is made in `.bench-mergekit` at first use; MERGEKIT_PYTHON names another one.
+mergekit gets its best case: only the merge is timed (plan, execute, copy into a live model), files
+are in the page cache, members and result are bfloat16. ablate's members are float32 in memory, so
+it reads twice the bytes. Results are compared before times are: at most one bfloat16 step apart.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,11 +27,10 @@ MEMORY_AIM, DISK_AIM = 8.0, 10.0
 ULP = 2.0**-7  # a bfloat16 step, relative
 
 
-def run() -> list[dict[str, Any]]:
+def run(python: str) -> list[dict[str, Any]]:
     """Return the ratios for about 15M and 130M parameters, four and eight members."""
-    python = _environment()
     numbers = []
-    for name, config in (("15m", _llama(384, 6, 8192)), ("130m", _llama(768, 12, 50_304))):
+    for name, config in (("15m", llama(384, 6, 8192)), ("130m", llama(768, 12, 50_304))):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             layout, vectors = _write_models(root, config)
@@ -47,27 +41,13 @@ def run() -> list[dict[str, Any]]:
     return numbers
 
 
-def _llama(width: int, layers: int, vocabulary: int) -> LlamaConfig:
+def llama(width: int, layers: int, vocabulary: int) -> LlamaConfig:
+    """Return a small Llama's shape, input and output embeddings tied."""
     return LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=8 * width // 3 // 64 * 64,
         num_hidden_layers=layers, num_attention_heads=width // 64,
         num_key_value_heads=width // 64, tie_word_embeddings=True,
     )  # fmt: skip
-
-
-def _environment() -> str:
-    """Return the Python that has mergekit; make its environment when there is none."""
-    given = os.environ.get("MERGEKIT_PYTHON")
-    if given:
-        return given
-    folder = Path(".bench-mergekit")
-    python = folder / "bin" / "python"
-    if not (folder / ".installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        wanted = ["-r", str(HERE / "requirements.txt")]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        (folder / ".installed").touch()
-    return str(python.absolute())
 
 
 def _write_models(root: Path, config: Any) -> tuple[Layout, list[torch.Tensor]]:
@@ -108,7 +88,7 @@ def _compare(
         run_method(method, out, shares, inputs, threads=1)
         ours.append(time.process_time() - started)
     torch.set_num_threads(threads)
-    command = [python, str(HERE / "theirs.py"), str(root), str(count), str(REPEATS)]
+    command = [python, str(HERE / "theirs_merges.py"), str(root), str(count), str(REPEATS)]
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     theirs = json.loads(made.stdout.strip().splitlines()[-1])
     apart = _steps_apart(root / "theirs.safetensors", out, layout, vectors, shares)

@@ -1,4 +1,4 @@
-"""Time mergekit's merges; run in its own environment: theirs.py FOLDER MEMBERS REPEATS.
+"""Time mergekit's merges; run in its own environment: theirs_merges.py FOLDER MEMBERS REPEATS.
 
 FOLDER holds seed/ and m0/ ... in bfloat16. Prints JSON: CPU seconds of each repeat, in memory (as
 mergekit-evolve merges: plan, execute, copy into a live model) and to disk. The last in-memory merge
