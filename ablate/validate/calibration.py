@@ -1,10 +1,12 @@
 """From proxies to predictions: the trained loss of a target, with a held-out error and intervals.
 
     n trained mixtures;  features name -> [n], of which merged, ensemble and members' losses are
-    proxies and size (log number of partitions) and tokens (log trained tokens) are not
+    proxies and size (log number of partitions), tokens (log trained tokens) and text/<partition>
+    (that partition's tokens) are not
 
 Merged and trained losses are close to linear in each other, within one size more than across sizes
-(`ablate.validate.regressions` holds the candidates). The model is chosen by its left-out error,
+(`ablate.validate.regressions` holds the candidates). What a proxy misses, it misses alike wherever
+a partition takes part: a small effect of each partition's text, shrunk, puts that right. The model is chosen by its left-out error,
 which flatters whatever wins; so the errors reported are of the choice as a whole: for every mixture
 the model and its penalty are chosen anew without it (Varma and Simon 2006; Stone 1974).
 """
@@ -28,6 +30,7 @@ from ablate.validate.held_out import (
 )
 from ablate.validate.regressions import (
     CHOICE,
+    TEXT,
     Array,
     Fits,
     Model,
@@ -59,7 +62,8 @@ class Fitted:
     It uses the features `columns` (k of them): centred by `centre`, divided by `width`, times
     `slope` [k], plus `intercept`. `inverse` [k, k] gives leverages. `standard` [n] are standardised
     left-out residuals in nats, whose root mean square is the noise's `scale`; `freedom` is n minus
-    the trace of the hat matrix and the charge for the choice. `table` has every candidate that could be judged; `held_out` the nested predictions.
+    the trace of the hat matrix and the charge for the choice; `unseen` is the variance over the noise's
+    that each squared token adds of a partition that no trained mixture has. `table` has every candidate that could be judged; `held_out` the nested predictions.
     """
 
     model: str
@@ -71,6 +75,7 @@ class Fitted:
     inverse: Array
     standard: Array
     freedom: float
+    unseen: float
     table: dict[str, LeftOut]
     held_out: HeldOut
 
@@ -98,8 +103,9 @@ class Fitted:
 
     def mean_and_leverage(self, features: Features) -> tuple[Array, Array]:
         """Return mean [m] in nats and leverage [m]; raises ValueError as `predict` does."""
-        z = self._standardised(features)
+        z, foreign = self._standardised(features)
         leverage = np.einsum("mk,kj,mj->m", z, self.inverse, z)
+        leverage = leverage + self.unseen * np.sum(foreign**2, axis=1)
         return self.intercept + z @ self.slope, 1 / len(self.standard) + leverage
 
     def mean_and_kernel(self, features: Features) -> tuple[Array, Array]:
@@ -107,20 +113,26 @@ class Fitted:
 
         Its diagonal is the leverage. Raises ValueError as `predict` does.
         """
-        z = self._standardised(features)
-        kernel = z @ self.inverse @ z.T
+        z, foreign = self._standardised(features)
+        kernel = z @ self.inverse @ z.T + self.unseen * foreign @ foreign.T
         return self.intercept + z @ self.slope, 1 / len(self.standard) + kernel
 
-    def _standardised(self, features: Features) -> Array:
+    def _standardised(self, features: Features) -> tuple[Array, Array]:
+        """Return the columns [m, k], and the text [m, j] of partitions that were never trained."""
         checked = checked_features(features)
+        count = len(next(iter(checked.values()))) if checked else 0
+        for name in self.columns:  # a partition that none of these mixtures has
+            if name.startswith(TEXT):
+                checked.setdefault(name, np.zeros(count))
         missing = sorted(set(self.columns) - checked.keys())
         if missing or not checked:
             raise ValueError(
                 f"features must have {', '.join(self.columns) or 'one array'} for the model "
                 f"'{self.model}', got {', '.join(sorted(checked)) or 'none'}; add the missing ones"
             )
-        count = len(next(iter(checked.values())))
-        return (stacked(checked, self.columns, count) - self.centre) / self.width
+        foreign = [n for n in checked if n.startswith(TEXT) and n not in self.columns]
+        z = (stacked(checked, self.columns, count) - self.centre) / self.width
+        return z, stacked(checked, foreign, count)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fit, and its held-out errors for the reader."""
@@ -130,6 +142,7 @@ class Fitted:
             "columns": list(self.columns),
             "intercept": self.intercept,
             "freedom": self.freedom,
+            "unseen": self.unseen,
             **arrays,
             "table": {name: vars(each) for name, each in self.table.items()},
             "held_out": self.held_out.to_json(),
@@ -147,6 +160,7 @@ class Fitted:
             columns=tuple(body["columns"]),
             intercept=float(body["intercept"]),
             freedom=float(body["freedom"]),
+            unseen=float(body["unseen"]),
             table={name: LeftOut(**each) for name, each in body["table"].items()},
             held_out=HeldOut.from_json(body["held_out"]),
             **arrays,
@@ -179,6 +193,7 @@ def calibrate(features: Features, trained: npt.ArrayLike) -> Fitted:
         inverse=fit.inverse[0],
         standard=fit.standard[0],
         freedom=float(fit.freedom[0]),
+        unseen=float(fit.unseen[0]),
         table=_table(models, fits),
         held_out=_nested(given, y),
     )

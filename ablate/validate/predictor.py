@@ -10,6 +10,7 @@ from ablate.search.table import Predicted
 from ablate.validate.calibration import Fitted
 from ablate.validate.combination import combine
 from ablate.validate.held_out import Prediction
+from ablate.validate.regressions import COVARIATES, TEXT
 from ablate.validate.subjects import OBJECTIVE, Subject, features
 
 
@@ -24,7 +25,7 @@ class Predictor:
     def used(self) -> frozenset[str]:
         """Return the proxies that a mixture must have for its predictions."""
         names = {name for fit in self.fits.values() for name in fit.columns}
-        return frozenset(names - {"size", "tokens"})
+        return frozenset(n for n in names - set(COVARIATES) if not n.startswith(TEXT))
 
     def predict(
         self, of: Sequence[Subject], weights: Mapping[str, float]

@@ -14,6 +14,7 @@ from ablate.mixture import Mixture
 from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.search.objective import objective_value
 from ablate.search.table import Trial
+from ablate.validate.regressions import TEXT
 
 OBJECTIVE = "objective"
 MERGE, MEAN, LOWEST = "merge", "members_mean", "members_best"
@@ -115,13 +116,25 @@ def features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
     """Return what a trained loss is predicted from, name -> [n].
 
     A proxy that any of the mixtures lacks is left out, so that all have the same features.
+    `text/<partition>` are the tokens of each partition that any of them has.
     """
+    parts = [dict(one.mixture.weights) for one in of]
+    partitions = sorted({name for weights in parts for name in weights})
     names = [MERGE, ENSEMBLE, MEAN, LOWEST, *sorted(_others(of))]
     shared = [name for name in names if all(name in one.proxies for one in of)]
     return {
         **{name: np.array([one.proxies[name][target] for one in of]) for name in shared},
         "size": np.log([one.size for one in of]),
         "tokens": np.log([max(1, one.tokens) for one in of]),
+        **{
+            f"{TEXT}{name}": np.array(
+                [
+                    weights.get(name, 0.0) * one.tokens
+                    for weights, one in zip(parts, of, strict=True)
+                ]
+            )
+            for name in partitions
+        },
     }
 
 

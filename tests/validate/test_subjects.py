@@ -94,7 +94,12 @@ def test_features_are_those_that_all_mixtures_have() -> None:
     rows.append(row("proxy", other, (3.3, 4.4), merge="linear"))
     known = list(subjects(rows, ("linear", "ties"), WEIGHTS).values())
     columns = features(known, "x")
-    assert set(columns) == {"merge", "members_mean", "members_best", "size", "tokens"}
+    shared = {"merge", "members_mean", "members_best", "size", "tokens"}
+    assert set(columns) == shared | {"text/a", "text/b"}
+    tokens = np.array([one.tokens for one in known])
+    shares = np.array([dict(one.mixture.weights)["a"] for one in known])
+    assert np.allclose(columns["text/a"], shares * tokens)
+    assert np.allclose(columns["text/a"] + columns["text/b"], tokens)
     assert {"members_worst", "seed"} & set(columns) == set()
     assert "logit_ensemble" not in features(known[:1], "x")
     assert np.allclose(np.sort(columns["merge"]), [3.0, 3.3])
