@@ -9,7 +9,7 @@ export RAY_AUTH_MODE ?= disabled
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install demo test test-all test-slow test-faults test-gpu check format bench \
-  bench-merge bench-evaluate bench-tune bench-train bench-search bench-racing bench-mergekit clean help
+  bench-merge bench-evaluate bench-trial bench-tune bench-train bench-search bench-racing bench-mergekit clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -50,9 +50,9 @@ format: $(STAMP)   ## mend what ruff can
 	$(BIN)/ruff format .
 
 bench: $(STAMP)    ## every benchmark group; writes bench.json
-	$(BIN)/python -m bench merge evaluate tune train search racing
+	$(BIN)/python -m bench merge evaluate trial tune train search racing
 
-bench-merge bench-evaluate bench-tune bench-train bench-search bench-racing bench-mergekit: bench-%: $(STAMP)
+bench-merge bench-evaluate bench-trial bench-tune bench-train bench-search bench-racing bench-mergekit: bench-%: $(STAMP)
 	$(BIN)/python -m bench $*
 
 clean:           ## remove what the targets made
