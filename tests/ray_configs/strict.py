@@ -51,7 +51,9 @@ def strict(schema: Any) -> Any:
 def problems(schema: Mapping[str, Any], document: Any) -> list[str]:
     """Return `place: what is wrong` for everything in `document` that `schema` refuses."""
     validator = jsonschema.Draft7Validator(strict(dict(schema)))
-    return sorted(f"{error.json_path}: {error.message}" for error in validator.iter_errors(document))
+    return sorted(
+        f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)
+    )
 
 
 @cache

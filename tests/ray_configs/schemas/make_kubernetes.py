@@ -1,7 +1,7 @@
 """Cut what the manifests need out of Kubernetes' own JSON schema, as it comes in a Python package.
 
-    pip download --no-deps kubernetes-validate==1.37.0
-    python make_kubernetes.py kubernetes_validate-1.37.0-py3-none-any.whl kubernetes.json.gz
+pip download --no-deps kubernetes-validate==1.37.0
+python make_kubernetes.py kubernetes_validate-1.37.0-py3-none-any.whl kubernetes.json.gz
 """
 
 from __future__ import annotations
