@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ if [[ $1 == show ]]; then tr ',' '\\n' <<< "$3"; fi
 """
 # What `ablate VERB STUDY --cluster FILE KEY=VALUE` gets: it joins by the project's own code.
 JOINS = """#!{python}
-import json, os, pathlib, stat, sys
+import json, os, pathlib, stat, sys, time
 import ray
 from ablate.cluster.session import TaskMap, session
 from ablate.resources import load_cluster
@@ -36,7 +38,11 @@ from ablate.resources import load_cluster
 cluster = load_cluster(sys.argv[sys.argv.index("--cluster") + 1])
 token = pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"])
 with session(cluster):
-    where = TaskMap(cluster)(lambda item, _: ray.get_runtime_context().get_node_id(), range(8), 0, "x")
+    def place(item, shared):
+        time.sleep(2)  # so long that one node does not do all of them
+        return ray.get_runtime_context().get_node_id()
+
+    where = TaskMap(cluster)(place, range(8), 0, "x")
     found = dict(
         arguments=sys.argv[1:],
         nodes=sum(node["Alive"] for node in ray.nodes()),
@@ -68,7 +74,7 @@ def program(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> dict[str, str]:
+def site(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A folder with the programs of a site, and the environment of a job in it."""
     for folder in ("venv/bin", "slurm", "home", "temp"):
         (tmp_path / folder).mkdir(parents=True)
@@ -79,7 +85,7 @@ def site(tmp_path: Path) -> dict[str, str]:
     host = socket.gethostname()
     local = Path("/tmp") / f"wt{number}"  # sockets: a longer path would not fit
     local.mkdir()
-    return {
+    found = {
         "PATH": f"{tmp_path / 'slurm'}:/usr/bin:/bin",
         "HOME": str(tmp_path / "home"),
         "PYTHONPATH": str(SCRIPT.parents[1]),
@@ -88,13 +94,17 @@ def site(tmp_path: Path) -> dict[str, str]:
         "CLUSTER": str(SCRIPT.parent / "gpu-cluster.yaml"),
         "STORE_BYTES": "200000000",
         "LOCAL": str(local),
-        "JOIN_SECONDS": "120",
+        "JOIN_SECONDS": "300",
         "SLURM_SUBMIT_DIR": str(tmp_path),
         "SLURM_JOB_ID": number,
         "SLURM_JOB_NODELIST": f"{host},{host}",
         "SLURM_CPUS_PER_TASK": "2",
         "SLURM_GPUS_ON_NODE": "0",
     }
+    yield found
+    for process in of_the_job(found):
+        process.kill()
+    shutil.rmtree(local, ignore_errors=True)
 
 
 def start(site: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -108,21 +118,19 @@ def start(site: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def left_over(site: dict[str, str]) -> list[str]:
-    """Return the command lines of processes that belong to the job."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if site["LOCAL"] in line:
-            found.append(line)
-    return found
+def of_the_job(site: dict[str, str]) -> list[psutil.Process]:
+    """Return the processes that name the job's own folder for Ray's files."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if site["LOCAL"] in " ".join(process.info["cmdline"] or [])
+    ]
 
 
 def check_nothing_is_left(site: dict[str, str]) -> None:
-    assert left_over(site) == []
+    assert of_the_job(site) == []
     assert list(Path(site["LOCAL"]).iterdir()) == []
     assert list(Path(site["HOME"]).rglob("token-*")) == []
-    Path(site["LOCAL"]).rmdir()
 
 
 @pytest.mark.slow
@@ -133,7 +141,7 @@ def test_two_nodes_join_run_the_verb_and_end(site: dict[str, str]) -> None:
     for name in ("python", "ray"):
         program(bin_ / name, f'#!/bin/bash\nexec {Path(sys.executable).parent / name} "$@"\n')
     job = start(site, "study.yaml", "train", "search.trials=3")
-    output, _ = job.communicate(timeout=240)
+    output, _ = job.communicate(timeout=500)
     assert job.returncode == 7, output
     found: dict[str, Any] = json.loads((Path(site["SLURM_SUBMIT_DIR"]) / "found.json").read_text())
     assert found.pop("arguments") == [
