@@ -126,10 +126,5 @@ def test_a_cluster_file_may_not_change_results(tmp_path: Path) -> None:
         load_cluster(path)
 
 
-def test_every_cluster_file_of_the_project_loads() -> None:
-    folder = Path(__file__).parents[2] / "ray_configs"
-    files = sorted(folder.glob("*.yaml"))
-    assert files
-    for file in files:
-        assert isinstance(load_cluster(file), Cluster)
+def test_no_cluster_file_means_the_defaults() -> None:
     assert load_cluster(None) == Cluster()
