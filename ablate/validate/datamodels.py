@@ -11,6 +11,7 @@ import numpy as np
 
 from ablate.mixture import Mixture
 from ablate.search.predictors import PREDICTORS
+from ablate.search.predictors.mixing_law import left_out
 
 DATAMODELS = {"datamodel": "linear", "mixing_law": "mixing-law"}
 LEAST_ROWS = 4
@@ -46,6 +47,8 @@ def left_out_losses(
 def _left_out(
     kind: str, weights: np.ndarray, covariates: np.ndarray, losses: np.ndarray, rng_seed: int
 ) -> np.ndarray:
+    if kind == "mixing-law":  # the same as below, all fits at once
+        return left_out(weights, losses, rng_seed, covariates=covariates)
     found = np.empty(len(losses))
     for place in range(len(losses)):
         others = np.arange(len(losses)) != place

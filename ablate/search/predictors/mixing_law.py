@@ -1,8 +1,10 @@
 """The mixing law: loss = c + κ exp(Σ_j t_j r_j) of the proportions r.
 
 Source: Ye et al., Data Mixing Laws, arXiv 2403.16952 (eq 6 for one domain); fitted as there in
-log c and log κ by L-BFGS on a Huber loss from many starts. Added here: a weak Gaussian prior on t,
-so that fewer rows than partitions have one answer, and a standard error by the delta method.
+log c and log κ on a Huber loss from many starts. Other here: damped Gauss-Newton steps (Marquardt
+1963) of all starts at once in place of L-BFGS, which found the same values in 50 times the time; a
+weak Gaussian prior on t, so that fewer rows than partitions have one answer; and a standard error
+by the delta method.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from ablate.search.predictors.predictor import (
     Array,
@@ -21,8 +22,11 @@ from ablate.search.predictors.predictor import (
 )
 
 STARTS = 12
-FINALISTS = 3
-FIRST_STEPS, FINAL_STEPS = 40, 300
+STEPS = 200
+LONGEST = 3.0  # of one step in any value: exponentials beyond it overshoot
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-9, 1e6
+SETTLED = 1e-10  # relative gain below which a start has arrived
+FOLDS_AT_ONCE = 32
 HUBER_DELTA = 0.1
 """Where the residual's weight turns from square to absolute, in standard deviations of losses."""
 EXPONENT_SPREAD = 3.0
@@ -63,25 +67,71 @@ def mixing_law(
     """
     raw, losses = checked_rows(weights, losses, covariates)
     partitions = np.asarray(weights).shape[1]
-    deviations = raw.std(axis=0)
-    scale = np.where(np.arange(raw.shape[1]) < partitions, 1.0, deviations)
-    scale = np.where(scale > 0, scale, 1.0)
-    centre = raw.mean(axis=0)
-    rows = (raw - centre) / scale
-    _, spread = centre_and_spread(losses)
-    origin = float(losses.min()) - DEPTH * spread
+    units = _units(raw, losses, partitions)
+    rows, scaled = units.rows(raw), units.values(losses)
     with one_thread():
-        values = _best_fit(rows, (losses - origin) / spread, rng_seed)
-        noise, uncertainty = _errors(values, rows, (losses - origin) / spread)
+        values = _best_fits(rows[None], scaled[None], rng_seed)[0]
+        noise, uncertainty = _errors(values, rows, scaled)
     return MixingLaw(
         shape=(partitions, raw.shape[1] - partitions),
-        centre=centre,
-        scale=scale,
+        centre=units.centre,
+        scale=units.scale,
         values=values,
-        origin=origin,
-        spread=spread,
+        origin=units.origin,
+        spread=units.spread,
         noise=noise,
         uncertainty=uncertainty,
+    )
+
+
+def left_out(
+    weights: Array, losses: Array, rng_seed: int, *, covariates: Array | None = None
+) -> Array:
+    """Return each row's loss [n] by the law that is fitted to the other rows.
+
+    The same as n calls of `mixing_law`, fitted together. Raises ValueError as `Fit` says.
+    """
+    raw, losses = checked_rows(weights, losses, covariates)
+    partitions, count = np.asarray(weights).shape[1], len(raw)
+    others = [np.arange(count) != place for place in range(count)]
+    units = [_units(raw[kept], losses[kept], partitions) for kept in others]
+    found = np.empty(count)
+    for start in range(0, count, FOLDS_AT_ONCE):
+        places = range(start, min(start + FOLDS_AT_ONCE, count))
+        rows = np.stack([units[place].rows(raw[others[place]]) for place in places])
+        scaled = np.stack([units[place].values(losses[others[place]]) for place in places])
+        with one_thread():
+            fits = _best_fits(rows, scaled, rng_seed)
+        for place, values in zip(places, fits, strict=True):
+            mean, _ = _law(values, units[place].rows(raw[place, None]))
+            found[place] = units[place].origin + units[place].spread * mean[0]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Units:
+    """What rows and losses are centred by and measured in."""
+
+    centre: Array
+    scale: Array
+    origin: float
+    spread: float
+
+    def rows(self, raw: Array) -> Array:
+        return np.asarray((raw - self.centre) / self.scale)
+
+    def values(self, losses: Array) -> Array:
+        return np.asarray((losses - self.origin) / self.spread)
+
+
+def _units(raw: Array, losses: Array, partitions: int) -> _Units:
+    scale = np.where(np.arange(raw.shape[1]) < partitions, 1.0, raw.std(axis=0))
+    _, spread = centre_and_spread(losses)
+    return _Units(
+        centre=raw.mean(axis=0),
+        scale=np.where(scale > 0, scale, 1.0),
+        origin=float(losses.min()) - DEPTH * spread,
+        spread=spread,
     )
 
 
@@ -93,46 +143,80 @@ def _law(values: Array, rows: Array) -> tuple[Array, Array]:
     return floor + excess, slopes
 
 
-def _best_fit(rows: Array, losses: Array, rng_seed: int) -> Array:
-    """Return the values with the smallest penalised Huber loss over all starts."""
+def _best_fits(rows: Array, losses: Array, rng_seed: int) -> Array:
+    """Return the values [f, p] with the smallest penalised Huber loss over all starts.
+
+    For f sets of rows [f, n, d] and losses [f, n]; every set begins at the same draws.
+    """
     rng = np.random.default_rng(rng_seed)
-    level = float(losses.mean())
+    levels = losses.mean(axis=1)
     starts = []
     for _ in range(STARTS):
         share = rng.uniform(0.05, 0.95)
-        exponents = rng.normal(0.0, 1.0, rows.shape[1])
-        starts.append(np.append(np.log([share * level, (1.0 - share) * level]), exponents))
-    ranked = sorted((_descended(start, rows, losses, FIRST_STEPS) for start in starts), key=_height)
-    finals = [_descended(values, rows, losses, FINAL_STEPS) for _, values in ranked[:FINALISTS]]
-    return min(finals, key=_height)[1]
+        exponents = np.tile(rng.normal(0.0, 1.0, rows.shape[2]), (len(rows), 1))
+        first = np.log(np.outer(levels, [share, 1.0 - share]))
+        starts.append(np.concatenate([first, exponents], axis=1))
+    values, heights = _descended(np.stack(starts, axis=1), rows, losses)
+    return np.asarray(values[np.arange(len(rows)), heights.argmin(axis=1)])
 
 
-def _descended(start: Array, rows: Array, losses: Array, steps: int) -> tuple[float, Array]:
-    found = minimize(
-        _penalised,
-        start,
-        args=(rows, losses),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": steps},
-    )
-    return float(found.fun), found.x
+def _descended(values: Array, rows: Array, losses: Array) -> tuple[Array, Array]:
+    """Return values [f, b, p] at minima that b starts reach, and their heights [f, b].
+
+    A step that would climb is not taken, and the next one is damped more.
+    """
+    prior = np.zeros(values.shape[2])
+    prior[FIRST_EXPONENT:] = EXPONENT_SPREAD**-2
+    diagonal = np.arange(values.shape[2])
+    damping = np.full(values.shape[:2], FIRST_DAMPING)
+    floor, excess, residuals, height = _heights(values, rows, losses, prior)
+    for _ in range(STEPS):
+        size = np.sqrt(1.0 + residuals**2)
+        slopes = np.concatenate(
+            [
+                np.broadcast_to(floor[..., None, None], (*excess.shape, 1)),
+                excess[..., None],
+                excess[..., None] * rows[:, None],
+            ],
+            axis=3,
+        )
+        slopes /= HUBER_DELTA
+        gradient = np.einsum("fbn,fbnp->fbp", residuals / size, slopes) + prior * values
+        # The pseudo-Huber form's majoriser: a parabola above it that touches it here.
+        weighted = (slopes / size[..., None]).swapaxes(2, 3)
+        curvature = weighted @ slopes
+        curvature[..., diagonal, diagonal] += prior
+        steepest = curvature[..., diagonal, diagonal]
+        curvature[..., diagonal, diagonal] += damping[..., None] * (steepest + LEAST_DAMPING)
+        step = -np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        tried = values + np.clip(step, -LONGEST, LONGEST)
+        new = _heights(tried, rows, losses, prior)
+        lower = new[3] < height
+        gain = np.where(lower, height - new[3], 0.0)
+        values = np.where(lower[..., None], tried, values)
+        floor = np.where(lower, new[0], floor)
+        excess, residuals = (
+            np.where(lower[..., None], after, before)
+            for after, before in ((new[1], excess), (new[2], residuals))
+        )
+        height = np.where(lower, new[3], height)
+        damping = np.where(lower, damping / 5, damping * 4).clip(LEAST_DAMPING, MOST_DAMPING)
+        arrived = gain <= SETTLED * (1.0 + height)
+        if (arrived & (damping > FIRST_DAMPING)).all():
+            break
+    return values, height
 
 
-def _height(fit: tuple[float, Array]) -> float:
-    return fit[0]
-
-
-def _penalised(values: Array, rows: Array, losses: Array) -> tuple[float, Array]:
-    """Return Σ huber(residual) / δ² + |t|² / (2 s²) and its gradient."""
-    predicted, slopes = _law(values, rows)
-    residuals = (predicted - losses) / HUBER_DELTA
-    size = np.sqrt(1.0 + residuals**2)
-    exponents = values[FIRST_EXPONENT:] / EXPONENT_SPREAD
-    gradient = (residuals / size / HUBER_DELTA) @ slopes
-    gradient[FIRST_EXPONENT:] += exponents / EXPONENT_SPREAD
-    # The pseudo-Huber form: its second derivative is continuous, which L-BFGS relies on.
-    return float((size - 1.0).sum() + 0.5 * exponents @ exponents), gradient
+def _heights(
+    values: Array, rows: Array, losses: Array, prior: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return floor [f, b], excess and residuals / δ [f, b, n], and Σ huber / δ² + |t|² / (2 s²)."""
+    floor = np.exp(values[..., FLOOR])
+    inside = values[..., FIRST_EXPONENT:] @ rows.swapaxes(1, 2)
+    excess = np.exp(np.clip(values[..., STEEPNESS, None] + inside, -50.0, 50.0))
+    residuals = (floor[..., None] + excess - losses[:, None]) / HUBER_DELTA
+    height = (np.sqrt(1.0 + residuals**2) - 1.0).sum(axis=2)
+    return floor, excess, residuals, height + 0.5 * (prior * values**2).sum(axis=2)
 
 
 def _errors(values: Array, rows: Array, losses: Array) -> tuple[float, Array]:
