@@ -49,6 +49,7 @@ END = "<|endoftext|>"
 KINDS = ("asyncio", "email", "pydoc_data", "unittest")  # folders of the standard library
 CASES = {"1k": (8, 5.0), "8k": (64, 2.0)}  # documents, and the aim of the whole trial's ratio
 FIXED_AIM = 15.0
+CHECKED = 10  # mixtures whose losses are computed again in float32
 DRIFT = 1e-4
 Part = dict[str, Any]
 
@@ -77,12 +78,12 @@ class _Work:
         torch.manual_seed(0)
         self.model = LlamaForCausalLM(llama(384, 6, VOCABULARY))
         self.layout = layout_of(self.model)
-        _train(self.model, [token for kind in KINDS for token in ids[kind]], steps=60)
+        _train(self.model, [token for kind in KINDS for token in ids[kind]], steps=30)
         start, self.members = copy.deepcopy(self.model.state_dict()), []
         seed = flatten(self.model, self.layout)
         for kind in KINDS:
             self.model.load_state_dict(start)
-            _train(self.model, ids[kind], steps=15)
+            _train(self.model, ids[kind], steps=8)
             half = copy.deepcopy(self.model).to(torch.bfloat16)
             half.save_pretrained(root / kind)
             PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(
@@ -96,7 +97,7 @@ class _Work:
         weights, ours = self._ours(label, count)
         best = self._theirs(label, count, weights, python, best=True)
         shipped = self._theirs(label, count, weights, python, best=False)
-        right = np.array([self._reference(one, count) for one in weights])
+        right = np.array([self._reference(one, count) for one in weights[:CHECKED]])
         name, sides = f"mergekit/{label}", {"best-case": best, "as-shipped": shipped}
         numbers = []
         for side, theirs in sides.items():
@@ -109,7 +110,7 @@ class _Work:
                     _number(f"{name}/{part}/{side}", ratio, "x cheaper", limit, holds, detail)
                 )
         for side, part in {"ablate": ours, **sides}.items():
-            drift = float(np.abs(part["losses"] / right - 1).max())
+            drift = float(np.abs(part["losses"][:CHECKED] / right - 1).max())
             limit = DRIFT if side == "ablate" else None
             detail = f"against float32; {len(set(part['losses']))} distinct losses of {MIXTURES}"
             holds = limit is None or drift <= limit
