@@ -20,7 +20,9 @@ from ablate.resources import Cluster, load_cluster
 from ablate.study import Study, load_study
 
 if TYPE_CHECKING:
-    from ablate.cluster.jobs import Job
+    from collections.abc import Sequence
+
+    from ablate.cluster.jobs import Job, JobState
     from ablate.search.leaderboard import Leaderboard
     from ablate.search.table import Trial
 
@@ -442,7 +444,6 @@ def _jobs(
 ) -> None:
     """List a study's jobs, follow one or stop one."""
     from ablate.submitting import job_of, jobs_of
-    from ablate.tables import console, jobs_table
 
     if follow:
         job = job_of(study, address, name)
@@ -456,9 +457,17 @@ def _jobs(
     if json:
         _print_json([state.to_json() for state in found])
     elif found:
-        console().print(jobs_table(found))
+        _print_jobs(found)
     else:
         print("no job of this study is known there")
+
+
+def _print_jobs(jobs: Sequence[JobState]) -> None:
+    line = "{:<24}{:<10}{:<11}{:<21}{}"
+    print(line.format("job", "verb", "state", "started", "exit code"))
+    for job in jobs:
+        code = "" if job.exit_code is None else job.exit_code
+        print(line.format(job.job, job.verb, job.state, job.started_text, code).rstrip())
 
 
 def _follow(job: Job, again: str) -> NoReturn:

@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 import yaml
 
-from ablate.corpus.source_files import GLOB_MARKS, resolve
 from ablate.errors import StudyError
 from ablate.resources import Cluster
 from ablate.study import Study, replace_paths, to_yaml
@@ -111,6 +110,8 @@ class _Files:
         return self.moved[path]
 
     def _texts(self, path: str, place: str) -> str:
+        from ablate.corpus.source_files import resolve  # loads pandas, for texts only
+
         files = resolve(path, "a path that is sent along")
         if files[0].format == "hub":
             return path
@@ -137,6 +138,8 @@ def _fixed_root(path: Path) -> tuple[Path, str]:
     """
     if path.is_dir():
         return path, ""
+    from ablate.corpus.source_files import GLOB_MARKS
+
     parts = path.parts
     marked = (i for i, part in enumerate(parts) if any(mark in part for mark in GLOB_MARKS))
     first = len(parts) - 1 if path.is_file() else next(marked)
@@ -158,6 +161,7 @@ def _copy(archive: zipfile.ZipFile, stream: BinaryIO, name: str, file: Path) -> 
         while piece := source.read(CHUNK):
             target.write(piece)
             _check_size(stream.tell(), file)
+    _check_size(stream.tell(), file)
 
 
 def _check_size(size: int, file: Path) -> None:

@@ -20,7 +20,6 @@ from ablate.packaging import (
 )
 from ablate.progress import note
 from ablate.resources import Cluster
-from ablate.search.check import check_search
 from ablate.study import Study
 from ablate.workspace import slug
 
@@ -58,6 +57,8 @@ def submit(
         raise StudyError(f"verb must be one of {', '.join(VERBS)}, {did_you_mean(verb, VERBS)}")
     if json and verb in WITHOUT_JSON:
         raise StudyError(f"--json must go with a verb that prints JSON, got {verb}")
+    from ablate.search.check import check_search  # loads torch, which to find a job need not
+
     check_search(study)
     requirements = pinned_requirements() if install else []
     where = job_address(address)

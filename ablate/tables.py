@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,9 +18,6 @@ from ablate.search.leaderboard import Leaderboard
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
 from ablate.status import Status
-
-if TYPE_CHECKING:
-    from ablate.cluster.jobs import JobState
 
 WIDTH = 80
 SHOWN_PER_SIZE = 3
@@ -269,17 +265,6 @@ def status_table(status: Status) -> Table:
         ("next", f"ablate {status.next}"),
     ):
         table.add_row(name, Text(value))
-    return table
-
-
-def jobs_table(jobs: Sequence[JobState]) -> Table:
-    """Return a study's jobs on a cluster, oldest first."""
-    table = plain_table("Jobs")
-    for name in ("verb", "state", "started", "exit code"):
-        table.add_column(name, no_wrap=True)
-    for job in jobs:
-        code = "" if job.exit_code is None else str(job.exit_code)
-        table.add_row(*map(Text, (job.job, job.verb, job.state, job.started_text, code)))
     return table
 
 

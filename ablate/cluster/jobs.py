@@ -339,7 +339,7 @@ def _state(details: JobDetails) -> JobState:
         started=_seconds(details.start_time),
         ended=_seconds(details.end_time),
         exit_code=code,
-        message=_reason(details) if code and code != details.driver_exit_code else "",
+        message=_reason(details) if code == FAILED != details.driver_exit_code else "",
     )
 
 
