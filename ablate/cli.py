@@ -53,7 +53,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 Address = Annotated[
     str | None,
-    typer.Option("--address", metavar="URL", help="The cluster's dashboard: http://host:8265."),
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="The cluster's dashboard, http://host:8265; default: RAY_API_SERVER_ADDRESS.",
+    ),
 ]
 
 

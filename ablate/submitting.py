@@ -57,11 +57,11 @@ def submit(
         raise StudyError(f"verb must be one of {', '.join(VERBS)}, {did_you_mean(verb, VERBS)}")
     if json and verb in WITHOUT_JSON:
         raise StudyError(f"--json must go with a verb that prints JSON, got {verb}")
+    where = job_address(address)
     from ablate.search.check import check_search  # loads torch, which to find a job need not
 
     check_search(study)
     requirements = pinned_requirements() if install else []
-    where = job_address(address)
     with tempfile.TemporaryDirectory(prefix="ablate-submit-") as folder:
         package = write_package(
             Path(folder) / "package.zip", study, cluster or Cluster(), with_files=with_files

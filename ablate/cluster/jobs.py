@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -166,7 +166,7 @@ class JobServer:
         with self._asking():
             return str(self._client.get_job_logs(job))
 
-    async def tail(self, job: str) -> AsyncIterator[str]:
+    async def tail(self, job: str) -> AsyncGenerator[str, None]:
         """Yield a job's log from its first character, as it grows, to its end.
 
         Ends early after SILENT_SECONDS without a word. Raises Unreachable when the connection
@@ -254,7 +254,7 @@ class Job:
 
     async def _read(self, log: _Lines) -> None:
         log.restart()
-        async with aclosing(self._server.tail(self.id)) as pieces:  # type: ignore[type-var]
+        async with aclosing(self._server.tail(self.id)) as pieces:
             async for piece in pieces:
                 log.add(piece)
 
@@ -280,11 +280,11 @@ class Job:
 
         Raises RunError when it does not stop.
         """
-        self._server.stop(self.id)
         deadline = time.monotonic() + STOP_SECONDS
         while not (state := self.status()).is_over:
             if time.monotonic() > deadline:
                 raise RunError(f"job {self.id} did not stop within {STOP_SECONDS:.0f} s; try again")
+            self._server.stop(self.id)  # again and again: one that is not up yet hears nothing
             time.sleep(PAUSE_SECONDS)
         return state
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Head
+from heads import Head
+from proxy import Proxy
 
 JOB_FILES = ("trials.jsonl", "pool.json", "corpus/corpus.json")
 
@@ -188,3 +189,31 @@ def test_without_the_extra_it_is_one_line(folder: Path) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 2 and is_one_line(done.stderr) and "ablate[jobs]" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_lost_connection_is_taken_up_again(head: Head, folder: Path) -> None:
+    there = ("study.yaml", "--address", head.address)
+    code, out, _ = head.ablate(folder, "submit", *there, "--verb", "prepare", "--detach")
+    assert code == 0
+    proxy = Proxy(int(head.address.rpartition(":")[2]))
+    words = ["status", "study.yaml", "--address", f"http://127.0.0.1:{proxy.port}", "--follow"]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "ablate", *words], cwd=folder, env=head.environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert follower.stderr is not None and follower.stdout is not None
+    lines = []
+    for line in follower.stderr:
+        lines.append(line)
+        if "Running entrypoint" in line:
+            proxy.cut()
+        if "was lost" in line:
+            proxy.mend()
+    assert follower.wait(120) == 0
+    proxy.close()
+    code, out, err = head.ablate(folder, "status", *there, "--follow", "--job", out.strip())
+    assert code == 0
+    assert follower.stdout.read() == out
+    assert [line for line in lines if "was lost" not in line] == err.splitlines(keepends=True)
+    assert len(lines) > err.count("\n")
