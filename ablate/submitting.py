@@ -57,7 +57,7 @@ def submit(
         raise StudyError(f"verb must be one of {', '.join(VERBS)}, {did_you_mean(verb, VERBS)}")
     if json and verb in WITHOUT_JSON:
         raise StudyError(f"--json must go with a verb that prints JSON, got {verb}")
-    where = job_address(address)
+    where, mark = job_address(address), workspace_mark(study)
     from ablate.search.check import check_search  # loads torch, which to find a job need not
 
     check_search(study)
@@ -73,7 +73,7 @@ def submit(
                 job=f"{slug(study.name)[:NAME_LENGTH].strip('-')}-{secrets.token_hex(3)}",
                 command=_command(python, verb, json),
                 package=package.path,
-                metadata={STUDY: study.name, VERB: verb, WORKSPACE: workspace_mark(study)},
+                metadata={STUDY: study.name, VERB: verb, WORKSPACE: mark},
                 variables=JOB_VARIABLES,
                 requirements=requirements,
             )
