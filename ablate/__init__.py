@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablate.cluster.jobs import Job
     from ablate.engine import prepare, report, run, score, search, train, validate
     from ablate.errors import AblateError, UserError
     from ablate.mixture import Mixture
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ablate.resources import Cluster, load_cluster
     from ablate.search.leaderboard import Leaderboard
     from ablate.study import Study, load_study
+    from ablate.submitting import submit
     from ablate.validate.agreement import Agreement
 
 __version__ = "0.1.0"
@@ -36,6 +38,8 @@ _HOMES = {
     "prepare": "ablate.engine",
     "run": "ablate.engine",
     "score": "ablate.engine",
+    "Job": "ablate.cluster.jobs",
+    "submit": "ablate.submitting",
 }
 _VERB_PACKAGES = ("report", "search", "train", "validate")
 
@@ -43,6 +47,7 @@ __all__ = [
     "AblateError",
     "Agreement",
     "Cluster",
+    "Job",
     "Leaderboard",
     "Mixture",
     "ModelPool",
@@ -57,6 +62,7 @@ __all__ = [
     "run",
     "score",
     "search",
+    "submit",
     "train",
     "validate",
 ]

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from ablate.errors import RunError, StudyError, UserError
+from ablate.job_output import show_line
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
 from ablate.study import Study, load_study
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ablate.cluster.jobs import Job, JobState
     from ablate.search.leaderboard import Leaderboard
     from ablate.search.table import Trial
 
@@ -44,6 +49,27 @@ ClusterFile = Annotated[
     Path | None, typer.Option("--cluster", metavar="FILE", help="Where it runs (YAML).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="The cluster's dashboard, http://host:8265; default: RAY_API_SERVER_ADDRESS.",
+    ),
+]
+
+
+class Verb(StrEnum):
+    """What `submit` has run on a cluster."""
+
+    run = "run"
+    prepare = "prepare"
+    train = "train"
+    search = "search"
+    validate = "validate"
+    report = "report"
 
 
 class Format(StrEnum):
@@ -338,9 +364,68 @@ def export(
 
 
 @app.command()
-def status(study: StudyFile, overrides: Overrides = None, json: Json = False) -> None:
-    """Print what is done and what comes next; change nothing."""
+def submit(
+    study: StudyFile,
+    overrides: Overrides = None,
+    address: Address = None,
+    verb: Annotated[Verb, typer.Option("--verb", help="What is run there.")] = Verb.run,
+    cluster: ClusterFile = None,
+    with_files: Annotated[
+        bool,
+        typer.Option("--with-files", help="Send the study's local texts, model and tokenizer."),
+    ] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="Install this environment's packages for the job.")
+    ] = False,
+    python: Annotated[str, typer.Option("--python", help="The cluster's Python.")] = "python",
+    detach: Annotated[bool, typer.Option("--detach", help="Print its id, do not follow.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a verb on a cluster as a Ray Job and follow it; Ctrl-C leaves it running."""
+    asked, where = _load(study, overrides, cluster)
+    from ablate.submitting import submit as send
+
+    job = send(
+        asked,
+        address=address,
+        verb=verb.value,
+        cluster=where,
+        with_files=with_files,
+        install=install,
+        python=python,
+        json=json and not detach,
+    )
+    again = shlex.join([str(study), *(overrides or ()), "--address", str(job.address)])
+    if detach:
+        if json:
+            _print_json(job.status().to_json())
+        else:
+            print(job.id)
+        _say_how(job, again)
+    else:
+        _follow(job, again)
+
+
+@app.command()
+def status(
+    study: StudyFile,
+    overrides: Overrides = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow a submitted job.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop a submitted job.")] = False,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="ID", help="Which job; default: the latest.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print what is done and what comes next, or the study's jobs at an address."""
     asked = load_study(study, overrides or ())
+    if follow and cancel:
+        raise StudyError("at most one of --follow and --cancel must be given, got both")
+    if address or follow or cancel or job:
+        again = shlex.join([str(study), *(overrides or ())])
+        _jobs(asked, again, address, job, follow=follow, cancel=cancel, json=json)
+        return
     from ablate.status import status as read_status
     from ablate.tables import console, status_table
 
@@ -349,6 +434,66 @@ def status(study: StudyFile, overrides: Overrides = None, json: Json = False) ->
         _print_json(found.to_json())
     else:
         console().print(status_table(found))
+
+
+def _jobs(
+    study: Study,
+    again: str,
+    address: str | None,
+    name: str | None,
+    *,
+    follow: bool,
+    cancel: bool,
+    json: bool,
+) -> None:
+    """List a study's jobs, follow one or stop one."""
+    from ablate.submitting import job_of, jobs_of
+
+    if follow:
+        job = job_of(study, address, name)
+        _follow(job, f"{again} --address {shlex.quote(str(job.address))}")
+    if cancel:
+        found = [job_of(study, address, name, running=True).cancel()]
+    elif name:
+        found = [job_of(study, address, name).status()]
+    else:
+        found = jobs_of(study, address)
+    if json:
+        _print_json([state.to_json() for state in found])
+    elif found:
+        _print_jobs(found)
+    else:
+        print("no job of this study is known there")
+
+
+def _print_jobs(jobs: Sequence[JobState]) -> None:
+    line = "{:<24}{:<10}{:<11}{:<21}{}"
+    print(line.format("job", "verb", "state", "started", "exit code"))
+    for job in jobs:
+        code = "" if job.exit_code is None else job.exit_code
+        print(line.format(job.job, job.verb, job.state, job.started_text, code).rstrip())
+
+
+def _follow(job: Job, again: str) -> NoReturn:
+    """Print a job's log as it grows and exit with the job's exit code."""
+    try:
+        code = job.follow(show_line)
+        end = job.status()
+    except KeyboardInterrupt:
+        print(f"ablate: left {job.id}, which goes on", file=sys.stderr)
+        _say_how(job, again)
+        sys.exit(EXIT_INTERRUPTED)
+    if code:
+        reason = f": {end.message}" if end.message else ""
+        _say(f"job {job.id} {end.state} with exit code {code}{reason}", code)
+    sys.stdout.flush()
+    # Past Typer, which would take 130 for a Ctrl-C of this process.
+    sys.exit(code)
+
+
+def _say_how(job: Job, again: str) -> None:
+    for way, flag in (("follow it", "--follow"), ("stop it", "--cancel")):
+        print(f"{way}: ablate status {again} --job {job.id} {flag}", file=sys.stderr, flush=True)
 
 
 @app.command()

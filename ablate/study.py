@@ -5,10 +5,10 @@ Relative paths are taken from the folder of the study file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -39,6 +39,9 @@ class Texts(Settings):
     sample_by: SampleBy = Field(
         "line", description="What one document is in a plain text file (.txt, .md, ...)."
     )
+
+
+TextsT = TypeVar("TextsT", bound=Texts)
 
 
 class Source(Texts):
@@ -478,34 +481,39 @@ def resolve_paths(study: Study, folder: Path) -> Study:
         looks_local = path.startswith((".", "~")) or Path(path).suffix != ""
         return str(absolute) if absolute.exists() or is_glob or looks_local else path
 
-    def moved(item: Any) -> Any:
-        if isinstance(item, Texts):
-            return item.model_copy(update={"path": located(item.path)})
-        return item
-
-    def optional(path: str | None) -> str | None:
-        return None if path is None else located(path)
-
     workspace = study.workspace
     if "://" not in workspace:
         workspace = str((folder / Path(workspace).expanduser()).resolve())
+    units = {n: tuple(located(p) for p in paths) for n, paths in study.units.items()}
+    moved = study.model_copy(update={"workspace": workspace, "units": units})
+    return replace_paths(moved, located, located)
+
+
+def replace_paths(
+    study: Study, texts: Callable[[str], str], checkpoints: Callable[[str], str]
+) -> Study:
+    """Return the study with other paths of its texts, and of its model and tokenizer.
+
+    The workspace and the folders of `units` stay.
+    """
+
+    def moved(item: TextsT) -> TextsT:
+        return item.model_copy(update={"path": texts(item.path)})
+
+    def optional(path: str | None) -> str | None:
+        return None if path is None else checkpoints(path)
+
+    corpus, seed, evaluate = study.corpus, study.seed, study.evaluate
+    domains = {name: moved(domain) for name, domain in evaluate.domains.items()}
     return study.model_copy(
         update={
-            "workspace": workspace,
-            "corpus": study.corpus.model_copy(
-                update={"sources": tuple(moved(s) for s in study.corpus.sources)}
-            ),
-            "seed": study.seed.model_copy(
-                update={"sources": tuple(moved(s) for s in study.seed.sources)}
-            ),
-            "units": {n: tuple(located(p) for p in paths) for n, paths in study.units.items()},
+            "corpus": corpus.model_copy(update={"sources": tuple(map(moved, corpus.sources))}),
+            "seed": seed.model_copy(update={"sources": tuple(map(moved, seed.sources))}),
             "model": study.model.model_copy(update={"path": optional(study.model.path)}),
             "tokenizer": study.tokenizer.model_copy(
                 update={"path": optional(study.tokenizer.path)}
             ),
-            "evaluate": study.evaluate.model_copy(
-                update={"domains": {n: moved(d) for n, d in study.evaluate.domains.items()}}
-            ),
+            "evaluate": evaluate.model_copy(update={"domains": domains}),
         }
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from ablate import cli
 
+NOBODY = ("--address", "http://127.0.0.1:1")
 STUDY = """
 name: tiny
 workspace: work
@@ -139,6 +140,21 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["report", "STUDY"], "ablate prepare"),
         (["score", "STUDY"], "--mixture"),
         (["schema", "nonsense"], "nonsense"),
+        (["submit", "STUDY"], "--address must name"),
+        (["submit", "STUDY", *NOBODY], "must answer at http://127.0.0.1:1,"),
+        (["status", "STUDY", *NOBODY], "must answer at http://127.0.0.1:1,"),
+        (["submit", "STUDY", "--address", "ray://head:10001"], "ray://head:10001"),
+        (["submit", "STUDY", *NOBODY, "train.lerning_rate=1"], "did you mean 'learning_rate'"),
+        (["submit", "STUDY", *NOBODY, "search.algorithm=tpee"], "did you mean 'tpe'"),
+        (["submit", "STUDY", *NOBODY, "workspace=s3://bucket/x"], "s3://bucket/x"),
+        (["submit", "STUDY", *NOBODY, "--cluster", "gone.yaml"], "gone.yaml"),
+        (["submit", "STUDY", *NOBODY, "--verb", "frobnicate"], "frobnicate"),
+        (["submit", "STUDY", *NOBODY, "--verb", "report", "--json"], "--json"),
+        (
+            ["submit", "STUDY", *NOBODY, "--with-files", "corpus.sources.0.path=gone.jsonl"],
+            "gone.jsonl",
+        ),
+        (["status", "STUDY", *NOBODY, "--follow", "--cancel"], "--follow and --cancel"),
         (["frobnicate"], "frobnicate"),
     ],
 )

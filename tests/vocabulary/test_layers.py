@@ -10,11 +10,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "ablate"
 # Lower layers first: a module may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {"errors", "verb_package"},
+    {"errors", "verb_package", "job_output"},
     {"progress", "settings", "workspace", "plugins"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
-    {"evaluate", "train", "search", "export", "starter"},
+    {"evaluate", "train", "search", "export", "starter", "packaging"},
     {"validate", "report"},
     {"cluster"},
     {"imports", "standing"},
@@ -22,9 +22,10 @@ LAYERS = [
     {"on_ray"},
     {"validating"},
     {"planning"},
-    {"engine", "exporting", "status"},
+    {"engine", "exporting", "status", "submitting"},
     {"tables", "agreement_table"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Sideways inside a layer, one way each.

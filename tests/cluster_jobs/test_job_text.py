@@ -1,0 +1,127 @@
+"""Addresses, and logs whose results and progress part again. No cluster is needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from ablate.cluster.job_address import job_address, only_address
+from ablate.cluster.jobs import JobServer, _Lines
+from ablate.errors import StudyError
+from ablate.job_output import MarkedLines, show_line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "loopback"),
+    [
+        ("http://127.0.0.1:8265", "http://127.0.0.1:8265", True),
+        ("http://localhost:8265/", "http://localhost:8265", True),
+        ("http://[::1]:8265", "http://[::1]:8265", True),
+        ("head:8265", "http://head:8265", False),
+        ("https://ray.example.org/jobs", "https://ray.example.org/jobs", False),
+        ("http://me:secret@10.0.0.7:8265", "http://10.0.0.7:8265", False),
+    ],
+)
+def test_addresses_are_shown_without_passwords(text: str, shown: str, loopback: bool) -> None:
+    address = job_address(text, {})
+    assert (str(address), address.is_loopback) == (shown, loopback)
+
+
+@pytest.mark.parametrize(
+    "text", ["auto", "ray://head:10001", "ftp://x", "http://", "h:99999", "a:b:c"]
+)
+def test_other_addresses_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(StudyError, match="--address must be") as caught:
+        job_address(text, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_given_wins_over_rays_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RAY_ADDRESS": "http://b:1", "RAY_API_SERVER_ADDRESS": "http://a:1"}
+    assert str(job_address(None, environment)) == "http://a:1"
+    assert str(job_address("http://c:1", environment)) == "http://c:1"
+    with pytest.raises(StudyError, match="--address must name"):
+        job_address(None, {})
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    monkeypatch.setenv("RAY_ADDRESS", "http://b:1")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with only_address(job_address("http://c:1")):
+        assert get_address_for_submission_client("http://c:1") == "http://c:1"
+    assert get_address_for_submission_client("http://c:1") == "http://b:1"
+
+
+def test_only_plain_http_beyond_this_machine_without_a_token_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for mode, text, is_open in (
+        ("disabled", "http://head:8265", True),
+        ("token", "http://head:8265", False),
+        ("disabled", "https://head", False),
+        ("disabled", "http://127.0.0.1:8265", False),
+    ):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        assert job_address(text, {}).is_open is is_open
+
+
+@given(st.lists(st.text(), max_size=8), st.data())
+def test_a_log_that_is_read_again_shows_each_line_once(
+    lines: list[str], data: st.DataObject
+) -> None:
+    log = "\n".join(lines)
+    seen: list[str] = []
+    reader = _Lines(seen.append)
+    for _ in range(data.draw(st.integers(1, 4))):
+        reader.restart()
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(log)), min_size=1, max_size=5)))
+        for start, end in zip([0, *cuts], cuts, strict=False):
+            reader.add(log[start:end])
+    reader.restart()
+    reader.add(log)
+    reader.end()
+    expected = log.split("\n")
+    assert seen == (expected if expected[-1] else expected[:-1])
+
+
+def test_results_come_back_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    log = io.StringIO()
+    out = MarkedLines(log)
+    print(json.dumps({"a": [1]}, indent=1), file=out)
+    log.write("train 1/2 in 10s\n")
+    Console(file=out, width=80).print("Best", "mixtures")
+    log.write("ablate: something else\n")
+    for line in log.getvalue().splitlines():
+        show_line(line)
+    printed, noted = capsys.readouterr()
+    assert printed == '{\n "a": [\n  1\n ]\n}\nBest mixtures\n'
+    assert noted == "train 1/2 in 10s\nablate: something else\n"
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A server that is no Ray."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path.startswith("/page") else 404)
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("path", ["", "/page"])
+def test_a_server_that_is_no_ray_is_told_apart(path: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = job_address(f"http://127.0.0.1:{server.server_port}{path}")
+        with pytest.raises(StudyError, match="got something else") as caught:
+            JobServer(address)
+        server.shutdown()
+    assert "\n" not in str(caught.value)
