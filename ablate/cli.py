@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import shlex
+import signal
 import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ablate.search.leaderboard import Leaderboard
     from ablate.search.table import Trial
 
-EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
+EXIT_USER, EXIT_BUG, EXIT_INTERRUPTED, EXIT_KILLED = 2, 1, 130, 143
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 PLACE_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
@@ -83,7 +85,18 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0, 2 the user's mistake, 1 a bug, 130 Ctrl-C."""
+    """Run the command line.
+
+    Exit codes: 0, 2 the user's mistake, 1 a bug, 130 Ctrl-C, 143 a polite kill, as cluster
+    managers send it before they take a machine: both keep what is finished.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         # Without its standalone mode, Typer returns the code of an exit; 130 is its Ctrl-C.
         code = app(standalone_mode=False) or 0
@@ -92,9 +105,8 @@ def main() -> None:
     except UserError as error:
         code = _say(str(error), EXIT_USER)
     except (KeyboardInterrupt, typer.Abort):
-        code = _say(
-            "interrupted; what was finished is kept, run it again to go on", EXIT_INTERRUPTED
-        )
+        word, code = ("terminated", EXIT_KILLED) if received else ("interrupted", EXIT_INTERRUPTED)
+        _say(f"{word}; what was finished is kept, run it again to go on", code)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a traceback
         code = _failed(error)
     sys.stdout.flush()

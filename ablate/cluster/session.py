@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +25,7 @@ Item = TypeVar("Item")
 Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
-LOCAL_ENVIRONMENT = {
-    # Ray on loopback for this process only: a token would be written into the home folder.
-    "RAY_AUTH_MODE": "disabled",
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -36,6 +36,11 @@ LOCAL_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+
+
+# Ray on loopback for this process only: a token would be written into the home folder. A cluster
+# that runs elsewhere is joined as Ray itself would join it, with its token where it asks for one.
+OWN_RAY = {"RAY_AUTH_MODE": "disabled"}
 
 
 @dataclass
@@ -71,14 +76,26 @@ def session(cluster: Cluster) -> Iterator[None]:
     Raises StudyError when the address cannot be reached.
     """
     if not ray.is_initialized():
-        for name, value in LOCAL_ENVIRONMENT.items():
+        own = OWN_RAY if cluster.address is None else {}
+        for name, value in {**ENVIRONMENT, **own}.items():
             os.environ.setdefault(name, value)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_sigterm():
             warnings.simplefilter("ignore")
             _connect(cluster)
         _held.opened = True
     with kept_session():
         yield
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's own answer to SIGTERM: Ray's exits without a chance to save anything."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _close_unless_held() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -197,3 +198,36 @@ def test_ctrl_c_ends_with_130_and_one_line(
     monkeypatch.setattr("ablate.starter.write_starter", interrupted)
     code, out, err = call("init", str(tmp_path), capsys=capsys)
     assert (code, out, err.count("ablate: ")) == (130, "", 1)
+
+
+TERMINATED = """
+import signal, time
+import ray
+from ablate import cli
+from ablate.cluster.session import session
+from ablate.resources import Cluster
+
+def job(standalone_mode):
+    with session(Cluster(cpus=1)):
+        print("up", flush=True)
+        time.sleep(60)
+
+cli.app = job
+cli.main()
+"""
+
+
+def test_a_polite_kill_is_answered_as_ctrl_c_is() -> None:
+    """Also while Ray is there, whose own answer would end the process at once."""
+    made = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert made.stdout is not None
+    assert made.stdout.readline() == "up\n"
+    made.terminate()
+    _, err = made.communicate(timeout=60)
+    assert made.returncode == 143
+    assert "ablate: terminated; what was finished is kept" in err and "Traceback" not in err
