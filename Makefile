@@ -25,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)     ## the whole job on the embedded corpus, in minutes
 	$(BIN)/ablate demo
 
-test: $(STAMP)     ## the unmarked tests
-	$(BIN)/python -m pytest
+test: $(STAMP)     ## the unmarked tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-all: $(STAMP) ## every test, the marked ones too
 	$(BIN)/python -m pytest -m ''

@@ -39,7 +39,7 @@ ENVIRONMENT = {
 
 
 # Ray on loopback for this process only: a token would be written into the home folder. A cluster
-# that runs elsewhere is joined as Ray itself would join it, with its token where it asks for one.
+# that runs already is joined as Ray itself would join it: RAY_AUTH_MODE=token where it asks for one.
 OWN_RAY = {"RAY_AUTH_MODE": "disabled"}
 
 
@@ -120,9 +120,11 @@ def _connect(cluster: Cluster) -> None:
     try:
         ray.init(address=cluster.address, **quiet)
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+        remedy = "check its token" if token else "set RAY_AUTH_MODE=token if it asks for a token"
         raise StudyError(
             f"address must be a Ray cluster that can be reached, got {cluster.address}: {error}; "
-            "start one with `ray start --head`, or leave address out"
+            f"start one with `ray start --head`, {remedy}, or leave address out"
         ) from error
 
 

@@ -198,6 +198,7 @@ def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
     engine.search(study(ran), cluster=CLUSTER)
 
 
+@pytest.mark.slow
 def test_a_race_keeps_the_winner_and_its_scores(ran: Path) -> None:
     random = ("search.space={kind: simplex}", "search.algorithm=random", "search.trials=24")
     raced = engine.search(study(ran, *random, "search.racing={alpha: 0.2}"), cluster=CLUSTER)
