@@ -10,6 +10,7 @@
 import json
 import sys
 import sysconfig
+import textwrap
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -144,7 +145,7 @@ for weight in (0.1, 0.5, 0.9):
 
 # %%
 check = ablate.validate(study, pool, board)
-print(check.headline)
+print(textwrap.fill(check.headline, 88))
 
 # %%
 check.plot()

@@ -97,16 +97,25 @@ def modules() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, modules: None) -> Iterator[Path]:
-    """A folder in which examples/fields_of_study has run in its even view."""
+    """A folder in which the even view of examples/fields_of_study is trained and searched."""
     from ablate.cluster.session import session
     from ablate.resources import Cluster
 
-    run = importlib.import_module("run")
     root = tmp_path_factory.mktemp("fields")
     write_texts(root)
+    study = (EXAMPLES / "fields_of_study/study.yaml").read_text()
+    (root / "study.yaml").write_text(study)
     with session(Cluster(cpus=2)):
-        run.run_even(root, SMALL)
+        asked = ablate.load_study(root / "study.yaml", [*SMALL, "workspace=work/even"])
+        ablate.search(asked, ablate.train(asked))
         yield root
+
+
+@pytest.fixture(scope="module")
+def checked(folder: Path) -> Path:
+    """The same folder with true runs, by the example's own script."""
+    importlib.import_module("run").run_even(folder, SMALL)
+    return folder
 
 
 def table(workspace: Path) -> list[dict[str, Any]]:
@@ -120,9 +129,10 @@ def correlation(x: np.ndarray, y: np.ndarray, *, ranked: bool) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def test_the_tables_are_what_the_scored_models_say(folder: Path) -> None:
+@pytest.mark.slow
+def test_the_tables_are_what_the_scored_models_say(checked: Path) -> None:
     tables = importlib.import_module("tables")
-    even = folder / "work/even"
+    even = checked / "work/even"
     found = tables.agreement(tables.read_table(even), {"merge": "micro", "members": "members"})
     partitions = {"email-1", "email-2", "asyncio-1", f"{HOSTILE}-1"}
     rows = table(even)
@@ -151,11 +161,12 @@ def test_the_tables_are_what_the_scored_models_say(folder: Path) -> None:
             assert cell[f"{name} of mean"] == pytest.approx(whole)
 
 
-def test_the_costs_are_counted_by_hand(folder: Path) -> None:
+@pytest.mark.slow
+def test_the_costs_are_counted_by_hand(checked: Path) -> None:
     tables = importlib.import_module("tables")
-    frame = tables.read_table(folder / "work/even")
+    frame = tables.read_table(checked / "work/even")
     cost = tables.cost(frame[frame["size"] <= 3]).set_index("")
-    units = [row for row in table(folder / "work/even") if row["kind"] == "unit"]
+    units = [row for row in table(checked / "work/even") if row["kind"] == "unit"]
     assert len({row["tokens"] for row in units}) == 1 and len(units) == 4
     assert cost["trainings"].tolist() == [4, 8, 4 + 6 + 4, 15]
     assert cost["times"].tolist() == [1, (4 * 2 + 4 * 3) / 4, (4 + 6 * 2 + 4 * 3) / 4, 8]
@@ -230,25 +241,45 @@ def test_the_python_way_prints_what_the_table_holds(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     even = folder / "work/even"
-    before = sorted(even.glob("models/*"))
-    importlib.import_module("explore").main(even)
+    study = ablate.load_study(even / "study.yaml")
+    pool = ablate.train(study)
+    importlib.import_module("explore").ask(pool, ablate.search(study, pool))
     out = capsys.readouterr().out
-    assert sorted(even.glob("models/*")) == before
     rows = [r for r in table(even) if r["merge"] == "linear" or r["kind"] == "unit"]
-    for size in (1, 2, 3, 4):
+    for size in (1, 2, 3):
         best = min((r for r in rows if r["size"] == size), key=lambda r: r["objective"])
         assert f"  {size}: {best['objective']:.4f}  {' + '.join(best['partitions'])}\n" in out
-    assert "Within a size, the merge ranks 8 trained mixtures" in out
-    page = (even / "report.html").read_text()
-    assert HOSTILE not in page and "alert(1)" in page
+    even_pair = next(line for line in out.splitlines() if line.startswith("  0.5: "))
+    best = min((r for r in rows if r["size"] == 2), key=lambda r: r["objective"])
+    assert even_pair == f"  0.5: {best['objective']:.4f}"
+    assert "what each partition does to the loss" in out and HOSTILE in out
 
 
+@pytest.mark.slow
+def test_merges_are_compared_on_the_trained_mixtures(
+    checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    importlib.import_module("compare").main(checked, SMALL)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("4 trained mixtures") and len(lines) == 5
+    rows = table(checked / "work/even")
+    three = [r for r in rows if r["size"] == 3]
+    losses = [name for name in rows[0] if name.startswith("loss/")]
+    for line, label in zip(lines[2:], ("linear", "median", "trimmed"), strict=True):
+        assert line.split()[0] == label
+    for kind, place in (("linear", 1), (None, 2)):
+        same = [r for r in three if (r["merge"] == kind if kind else r["kind"] == "trained")]
+        mean = np.mean([r[name] for r in same for name in losses])
+        assert float(lines[2].split()[place]) == pytest.approx(mean, abs=6e-4)
+
+
+@pytest.mark.slow
 def test_the_walk_through_renders_every_cell(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    checked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = importlib.import_module("page")
     script = EXAMPLES / "walkthrough/walkthrough.py"
-    even = folder / "work/even"
+    even = checked / "work/even"
     html = page.render(script, {"FOLDER": str(even)})
     printed = capsys.readouterr().out
     source = script.read_text()
@@ -263,10 +294,11 @@ def test_the_walk_through_renders_every_cell(
     for line in printed.splitlines():
         assert line in text
     assert HOSTILE in printed and HOSTILE not in html
+    assert "Within a size, the merge ranks 8 trained mixtures" in " ".join(printed.split())
     assert "http-equiv" in html and "default-src 'none'" in html
 
 
-def test_a_page_escapes_what_cells_show(tmp_path: Path) -> None:
+def test_a_page_escapes_what_cells_show(tmp_path: Path, modules: None) -> None:
     page = importlib.import_module("page")
     script = tmp_path / "small.py"
     script.write_text(
@@ -277,7 +309,8 @@ def test_a_page_escapes_what_cells_show(tmp_path: Path) -> None:
     html = page.render(script, {"name": "<i>"})
     assert "<h1>A &lt;b&gt; &amp; <code>*c*</code></h1>\n<p><em>so</em> it is</p>" in html
     assert '<pre class="output">&lt;i&gt;\n&lt;/pre&gt;&lt;script&gt;\n</pre>' in html
-    assert "\\u003c/script>" in html and "</script><b>" not in html
+    data = html.split('<script type="application/json">')[1].split("</script>")[0]
+    assert json.loads(data)["data"][0]["text"] == ["</script><b>"]
 
 
 def called(*words: object, at: Path, path: Path | None = None) -> str:
