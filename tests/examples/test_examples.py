@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import ablate
+from ablate.engine import score_study
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -199,20 +200,11 @@ def test_own_merge_is_numpys_median_of_the_units(folder: Path) -> None:
     assert torch.equal(out, members[2])
 
 
-def test_a_search_with_own_merges_scores_the_models_that_they_make(folder: Path) -> None:
-    methods = "{method: 'my_merge:trimmed', options: {share: 0.25}}, {method: linear}"
-    merge = f"{{method: 'my_merge:median', alternatives: [{methods}]}}"
-    even = folder / "work/even"
-    asked = ablate.load_study(even / "study.yaml", [f"search.merge={merge}"])
-    board = ablate.search(asked)
-    assert board.merges == ("my_merge:median", "my_merge:trimmed(share=0.25)", "linear")
-    rows = [row for row in table(even) if row["size"] == 3 and row["merge"] == "my_merge:median"]
-    assert len(rows) == 4 and all(row["error"] is None for row in rows)
-    row = next(row for row in rows if f"{HOSTILE}-1" not in row["partitions"])
-    units = {
-        unit["partition"]: unit for unit in json.loads((even / "pool.json").read_text())["units"]
-    }
-    folders = [even / units[name]["folder"] for name in row["partitions"]]
+def median_loss(even: Path, partitions: list[str]) -> float:
+    """Return the loss on `reference` of the median, by numpy, of partitions with one unit each."""
+    pool = json.loads((even / "pool.json").read_text())
+    units = {unit["partition"]: unit for unit in pool["units"]}
+    folders = [even / units[name]["folder"] for name in partitions]
     states = [load_file(path / "model.safetensors") for path in folders]
     model = AutoModelForCausalLM.from_pretrained(folders[0])
     middle = {
@@ -220,7 +212,31 @@ def test_a_search_with_own_merges_scores_the_models_that_they_make(folder: Path)
         for name in states[0]
     }
     model.load_state_dict(middle, strict=False)
-    assert row["loss/reference"] == pytest.approx(loss(model, even, "reference"), rel=1e-5)
+    return loss(model, even, "reference")
+
+
+def test_a_study_that_names_an_own_merge_scores_the_model_it_makes(folder: Path) -> None:
+    even = folder / "work/even"
+    study = ablate.load_study(even / "study.yaml", ["search.merge={method: 'my_merge:median'}"])
+    members = ["asyncio-1", "email-1", "email-2"]
+    row = score_study(study, ablate.Mixture.uniform(members))
+    assert row.candidate.merge == "my_merge:median"
+    assert row.losses["reference"] == pytest.approx(median_loss(even, members), rel=1e-5)
+    ablate.search(ablate.load_study(even / "study.yaml", ["search.merge={method: linear}"]))
+
+
+@pytest.mark.slow
+def test_a_search_with_own_merges_scores_the_models_that_they_make(folder: Path) -> None:
+    methods = "{method: 'my_merge:trimmed', options: {share: 0.25}}, {method: linear}"
+    merge = f"{{method: 'my_merge:median', alternatives: [{methods}]}}"
+    even = folder / "work/even"
+    board = ablate.search(ablate.load_study(even / "study.yaml", [f"search.merge={merge}"]))
+    assert board.merges == ("my_merge:median", "my_merge:trimmed(share=0.25)", "linear")
+    rows = [row for row in table(even) if row["size"] == 3 and row["merge"] == "my_merge:median"]
+    assert len(rows) == 4 and all(row["error"] is None for row in rows)
+    for row in rows:
+        loss_of = median_loss(even, row["partitions"])
+        assert row["loss/reference"] == pytest.approx(loss_of, rel=1e-5)
     ablate.search(ablate.load_study(even / "study.yaml", ["search.merge={method: linear}"]))
 
 
