@@ -118,14 +118,18 @@ def _chosen(
 def _trainable(standing: Standing, board: Leaderboard) -> list[Subject]:
     """Return the merged mixtures of the study's space that can be trained, by key.
 
-    A mixture of one unit is trained already; for units that were brought in there is no text.
+    A mixture of one unit is trained already; for units that were brought in there is no text. One
+    that was merged for another evaluation text has only its ensemble under this one.
     """
     found = standing.subjects(board.trials)
     here = standing.corpus.partitions.keys() - standing.study.units.keys()
+    asked = ENSEMBLE if standing.study.search.merge.method == ENSEMBLE else MERGE
     return [
         one
         for _, one in sorted(found.items())
-        if one.mixture in board.space and here.issuperset(one.mixture.partitions)
+        if one.mixture in board.space
+        and here.issuperset(one.mixture.partitions)
+        and asked in one.proxies
     ]
 
 

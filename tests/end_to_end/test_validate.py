@@ -209,6 +209,24 @@ def test_rounds_and_replicates_train_what_they_say(validated: tuple[Path, Agreem
     engine.validate(study(ran, ASKED), cluster=CLUSTER)
 
 
+@pytest.mark.slow
+def test_a_mixture_merged_for_other_text_is_not_chosen(validated: tuple[Path, Agreement]) -> None:
+    ran, _ = validated
+    other = ("evaluate.tokens_per_domain=1_500", "search.space.min_size=3")
+    engine.prepare(study(ran, *other), cluster=CLUSTER)
+    engine.search(study(ran, *other), cluster=CLUSTER)
+    # The pairs have an ensemble on the shorter text, but no merge.
+    asked = study(ran, "evaluate.tokens_per_domain=1_500", ASKED)
+    board = engine.leaderboard(asked)
+    assert {row.size for row in board.trials if row.candidate.merge == "ensemble"} >= {2, 3}
+    found = engine.validate(asked, cluster=CLUSTER)
+    assert found.proxies[0] == "merge"
+    assert all(one.subject.size != 2 for one in found.trained)
+    engine.prepare(study(ran), cluster=CLUSTER)
+    engine.search(study(ran), cluster=CLUSTER)
+    engine.validate(study(ran, ASKED), cluster=CLUSTER)
+
+
 def test_impossible_choices_are_named(validated: tuple[Path, Agreement]) -> None:
     ran, _ = validated
     with pytest.raises(StudyError, match=r"validate\.sizes"):
