@@ -4,8 +4,9 @@ SPEC names `models` (folders), `weights` [mixtures][models], `task` (an lm_eval 
 `task_name` and `best` (true: its best case). Prints JSON: CPU seconds of each trial, of which merging and
 scoring, and its bits per byte. Its own class does the work, called without Ray, in this process.
 
-Best case: documents are scored in batches of eight (its in-memory mode ignores the option),
-log-probabilities are summed in float32, and the environment is not described at each trial.
+Best case: documents are scored in batches of eight (its in-memory mode ignores the option), the
+model and its log-probabilities are float32 (bfloat16 is slow on most CPUs, and too coarse), and the
+environment is not described at each trial.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import lm_eval.evaluator
 import lm_eval.loggers.utils
 import lm_eval.models.huggingface
+import lm_eval.tasks
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -81,7 +83,9 @@ def main(spec: dict) -> None:
     definition = ModelGenomeDefinition(models=spec["models"], merge_method="linear", normalize=True)
     genome = ModelGenome(definition)
     task = {"name": spec["task_name"], "metric": "bits_per_byte,none", "weight": -1.0}
-    config = EvolMergeConfiguration(genome=definition, tasks=[task], shuffle=False)
+    config = EvolMergeConfiguration(
+        genome=definition, tasks=[task], shuffle=False, apply_chat_template=False
+    )
     kind = actors.InMemoryMergeEvaluator.__ray_metadata__.modified_class
     evaluator = kind(
         config,
@@ -90,22 +94,30 @@ def main(spec: dict) -> None:
         task_manager=TaskManager(include_path=spec["task"], include_defaults=False),
         batch_size=8 if spec["best"] else None,
     )
+    # It names a task by its place below its own folder, and fails for any other.
+    lm_eval.tasks.__file__ = "/__init__.py"
     rows = []
     for number, weights in enumerate([spec["weights"][0], *spec["weights"]]):
         before, started = dict(spent.seconds), _cpu()
         genotype = torch.tensor(weights, dtype=torch.float64).view(1, -1, 1, 1)
         found = evaluator.evaluate(genotype)
+        if spec["best"] and not number:
+            evaluator.model.model.float()
         row = {kind: spent.seconds[kind] - before[kind] for kind in before}
         if number:  # The first one builds the model.
             rows.append({**row, "all": _cpu() - started, "bits_per_byte": -found["score"]})
     print(json.dumps(rows))
 
 
+class BatchedHFLM(HFLM):
+    """lm_eval's model as it would be if its options reached it."""
+
+    def __init__(self, *arguments, **named) -> None:
+        super().__init__(*arguments, batch_size=8, softmax_dtype=torch.float32, **named)
+
+
 def _best_case() -> None:
-    made = lm_eval.models.huggingface.HFLM
-    lm_eval.models.huggingface.HFLM = functools.partial(
-        made, batch_size=8, softmax_dtype=torch.float32
-    )
+    lm_eval.models.huggingface.HFLM = BatchedHFLM
     lm_eval.evaluator.add_env_info = lambda results: None
 
 

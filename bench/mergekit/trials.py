@@ -45,6 +45,7 @@ HERE = Path(__file__).parent
 MIXTURES = 50
 SCORED = 120  # tokens of a document, after its end-of-text token
 VOCABULARY = 8192
+TEXT, PIECE = 300_000, 4_000  # characters of a kind, and of what is encoded at once
 END = "<|endoftext|>"
 KINDS = ("asyncio", "email", "pydoc_data", "unittest")  # folders of the standard library
 CASES = {"1k": (8, 5.0), "8k": (64, 2.0)}  # documents, and the aim of the whole trial's ratio
@@ -71,8 +72,11 @@ class _Work:
     def __init__(self, root: Path) -> None:
         self.root = root
         texts = {kind: _text(kind) for kind in KINDS}
-        tokenizer = _tokenizer(texts.values())
-        ids = {kind: tokenizer.encode(text).ids for kind, text in texts.items()}
+        tokenizer = _tokenizer(part for parts in texts.values() for part in parts)
+        ids = {
+            kind: [token for one in tokenizer.encode_batch(parts) for token in one.ids]
+            for kind, parts in texts.items()
+        }
         self.end = tokenizer.token_to_id(END)
         self.documents, self.texts = _documents(tokenizer, ids)
         torch.manual_seed(0)
@@ -86,9 +90,7 @@ class _Work:
             _train(self.model, ids[kind], steps=8)
             half = copy.deepcopy(self.model).to(torch.bfloat16)
             half.save_pretrained(root / kind)
-            PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(
-                root / kind
-            )
+            _save_tokenizer(tokenizer, root / kind)
             self.members.append(flatten(half.float(), self.layout))
         self.pool = save_pool(root, self.model.config, self.layout, seed, self.members)
 
@@ -169,9 +171,11 @@ class _Work:
         file.write_text(json.dumps(spec))
         made = subprocess.run(
             [python, str(HERE / "theirs_trials.py"), str(file)],
-            check=True, capture_output=True, text=True,
+            capture_output=True, text=True,
             env={**os.environ, "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(self.root / "home")},
         )  # fmt: skip
+        if made.returncode:
+            raise RuntimeError(f"mergekit's side failed: {made.stderr[-2000:]}")
         rows = json.loads(made.stdout.strip().splitlines()[-1])
         size = sum(len(text.encode()) for text in self.texts[:count])
         losses = [row["bits_per_byte"] * math.log(2) * size / (count * SCORED) for row in rows]
@@ -220,9 +224,11 @@ def _number(
     }  # fmt: skip
 
 
-def _text(kind: str) -> str:
+def _text(kind: str) -> list[str]:
+    """Return pieces of a few thousand characters: a long text is slow to encode at once."""
     folder = Path(os.__file__).parent / kind
-    return "\n".join(file.read_text() for file in sorted(folder.glob("*.py")))
+    text = "\n".join(file.read_text() for file in sorted(folder.glob("*.py")))[:TEXT]
+    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
 
 
 def _tokenizer(texts: Iterable[str]) -> Tokenizer:
@@ -234,6 +240,14 @@ def _tokenizer(texts: Iterable[str]) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write it so that the older transformers of mergekit's environment reads it."""
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(settings))
 
 
 def _documents(
