@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UNMARKED := not slow and not faults and not multinode and not gpu
 # One core per process unless a target says otherwise; no telemetry, no token files.
 export RAY_USAGE_STATS_ENABLED := 0
 export RAY_AUTH_MODE ?= disabled
@@ -25,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)     ## the whole job on the embedded corpus, in minutes
 	$(BIN)/ablate demo
 
-test: $(STAMP)     ## the unmarked tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: $(STAMP)     ## the unmarked tests; those without Ray in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not ray and $(UNMARKED)'
+	$(BIN)/python -m pytest -m 'ray and $(UNMARKED)'
 
 test-all: $(STAMP) ## every test, the marked ones too
 	$(BIN)/python -m pytest -m ''

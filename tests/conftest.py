@@ -1,15 +1,21 @@
-"""Which tests run in one process when several share the work (`make test` uses two)."""
+"""Which tests start Ray, and which may not be parted when several processes share the work."""
 
 from __future__ import annotations
 
 import pytest
 
-TOGETHER = "tests/end_to_end/"  # its files share one trained study
+RAY = (
+    "tests/end_to_end/",
+    "tests/train/test_cluster.py",
+    "tests/cluster_jobs/test_jobs.py",
+    "tests/examples/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those that share a trained study."""
+    """Mark what starts Ray (it wants the cores for itself); keep a file in one process."""
     for item in items:
         file = item.nodeid.split("::")[0]
-        group = TOGETHER if file.startswith(TOGETHER) else file
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(file))
+        if file.startswith(RAY):
+            item.add_marker(pytest.mark.ray)

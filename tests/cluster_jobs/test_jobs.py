@@ -20,6 +20,7 @@ def is_one_line(error: str) -> bool:
     return error.startswith("ablate: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_verb_runs_there_and_its_results_come_back(head: Head, folder: Path) -> None:
     code, out, err = head.ablate(
         folder, "submit", "study.yaml", "--address", head.address, "--verb", "prepare", "--json"

@@ -177,6 +177,7 @@ def flat(file: Path) -> np.ndarray:
     return np.concatenate([t.double().numpy().ravel() for _, t in sorted(load_file(file).items())])
 
 
+@pytest.mark.slow
 def test_own_merge_is_numpys_median_of_the_units(folder: Path) -> None:
     merges = importlib.import_module("my_merge")
     files = sorted((folder / "work/even/models").glob("unit-*/model.safetensors"))
@@ -215,6 +216,7 @@ def median_loss(even: Path, partitions: list[str]) -> float:
     return loss(model, even, "reference")
 
 
+@pytest.mark.slow
 def test_a_study_that_names_an_own_merge_scores_the_model_it_makes(folder: Path) -> None:
     even = folder / "work/even"
     study = ablate.load_study(even / "study.yaml", ["search.merge={method: 'my_merge:median'}"])
@@ -253,6 +255,7 @@ def loss(model: torch.nn.Module, workspace: Path, domain: str) -> float:
     return nats / count
 
 
+@pytest.mark.slow
 def test_the_python_way_prints_what_the_table_holds(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
