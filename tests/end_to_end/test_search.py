@@ -127,6 +127,7 @@ def test_other_merges_are_searched_and_their_statistics_kept(ran: Path, method: 
     engine.search(study(ran), cluster=CLUSTER)
 
 
+@pytest.mark.slow
 def test_the_merge_is_searched_beside_the_mixture(ran: Path) -> None:
     alternatives = "[{method: regmean}, {method: linear, scale: 0.6}]"
     asked = study(ran, f"search.merge={{alternatives: {alternatives}}}")
@@ -146,7 +147,7 @@ def test_the_merge_is_searched_beside_the_mixture(ran: Path) -> None:
     assert engine.search(study(ran), cluster=CLUSTER).best.candidate.merge in ("linear", None)
 
 
-@pytest.mark.parametrize("method", ["ties", "regmean"])
+@pytest.mark.parametrize("method", ["ties", pytest.param("regmean", marks=pytest.mark.slow)])
 def test_another_merge_is_exported_as_it_was_scored(ran: Path, tmp_path: Path, method: str) -> None:
     asked = study(ran, f"search.merge.method={method}")
     out = export_mixture(asked, "python, headers", tmp_path / "merged", "checkpoint")
@@ -172,6 +173,7 @@ def test_an_ensemble_is_not_exported_as_a_model(ran: Path, tmp_path: Path) -> No
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.slow
 def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
     asked = study(
         ran,
