@@ -10,12 +10,14 @@ RAY = (
     "tests/cluster_jobs/test_jobs.py",
     "tests/examples/",
 )
+TOGETHER = "tests/corpus_embedded/"  # its files share one corpus, which takes long to make
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts Ray (it wants the cores for itself); keep a file in one process."""
     for item in items:
         file = item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(file))
+        group = TOGETHER if file.startswith(TOGETHER) else file
+        item.add_marker(pytest.mark.xdist_group(group))
         if file.startswith(RAY):
             item.add_marker(pytest.mark.ray)
