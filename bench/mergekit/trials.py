@@ -14,6 +14,7 @@ import math
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ablate.cluster.session import session
 from ablate.evaluate.blocks import Domain
+from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings
 from ablate.models.layout import flatten, layout_of
 from ablate.progress import set_quiet
 from ablate.resources import Cluster
@@ -140,15 +142,38 @@ class _Work:
         assert len(heard) == MIXTURES + 1, "every mixture must be scored"
         whole = (heard[-1][2] - heard[0][2]) / MIXTURES
         scored = [entry for _, entry, _ in heard[1:]]
-        merge = sum(entry.merge_seconds for entry in scored) / MIXTURES
-        score = sum(entry.evaluate_seconds for entry in scored) / MIXTURES
         losses = [next(iter(entry.scores.values())).loss for entry in scored]
         names = sorted(units)
         weights = [
             [dict(candidate.coefficients).get((name, 0), 0.0) for name in names]
             for candidate, _, _ in heard[1:]
         ]
-        return weights, _part(whole, merge, score, np.array(losses))
+        return weights, _part(whole, *self._alone(domain, weights[0]), np.array(losses))
+
+    def _alone(self, domain: Domain, weights: list[float]) -> tuple[float, float]:
+        """Return the CPU seconds of a merge and of its scoring, in this process, one thread."""
+        threads = torch.get_num_threads()
+        settings = ScorerSettings(
+            seed_folder=str(self.root / self.pool.seed.folder), trust_remote_code=False,
+            length=SCORED + 1, precision="fp32", batch_tokens=None, threads=1, gpus=0,
+        )  # fmt: skip
+        scorer = Scorer(settings, [domain])
+        merge = Merge(
+            method="linear",
+            members=[member.numpy() for member in self.members],
+            weights=weights,
+            identities=list(KINDS),
+        )
+        seconds = {"merge": float("inf"), "score": float("inf")}
+        for _ in range(3):
+            started = time.process_time()
+            scorer.merge(merge)
+            merged = time.process_time()
+            scorer.evaluator.score()
+            seconds["merge"] = min(seconds["merge"], merged - started)
+            seconds["score"] = min(seconds["score"], time.process_time() - merged)
+        torch.set_num_threads(threads)
+        return seconds["merge"], seconds["score"]
 
     def _theirs(
         self, label: str, count: int, weights: list[list[float]], python: str, *, best: bool
