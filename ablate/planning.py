@@ -21,9 +21,11 @@ from ablate.train.recipe import (
     check_tokens,
     flops,
     forward_flops,
+    own_tokens,
     seed_recipe,
     unit_recipe,
 )
+from ablate.validate.runs import fixed_tokens
 
 # Sustained rates of one worker, for orders of magnitude only: a CPU thread, and a data-centre GPU
 # at 40 % of 989 bf16 TFLOP/s.
@@ -129,7 +131,7 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     scored = trials + sum(units.values()) + 1
     training = flops(parameters, unit_tokens + seed_tokens)
     searching = forward_flops(parameters, evaluated * scored)
-    validation_runs, validation_tokens = _validation(study, space, tokens)
+    validation_runs, validation_tokens = _validation(study, space, parts)
     validating = flops(parameters, validation_tokens) + forward_flops(
         parameters, evaluated * validation_runs
     )
@@ -168,7 +170,7 @@ def plan(study: Study, *, cluster: Cluster | None = None) -> Plan:
     )
 
 
-def _validation(study: Study, space: Space, tokens: dict[str, int]) -> tuple[int, int]:
+def _validation(study: Study, space: Space, parts: tuple[PartitionPlan, ...]) -> tuple[int, int]:
     """Return how many models `validate` would train, and on about how many tokens together.
 
     Its mixtures are spread evenly over sizes: the mean size times the mean partition's tokens.
@@ -179,11 +181,11 @@ def _validation(study: Study, space: Space, tokens: dict[str, int]) -> tuple[int
     wanted, count = settings.mixtures + settings.rounds, space.count()
     runs = settings.replicates * (wanted if count is None else min(wanted, count))
     if settings.tokens == "fixed":
-        one = study.train.tokens_per_unit or study.corpus.unit_tokens
-        return runs, runs * (settings.total_tokens or one)
+        return runs, runs * fixed_tokens(study, settings)
     most = min(rules.max_size or len(space.names), len(space.names))
     sizes = settings.sizes or range(min(max(2, rules.min_size), most), most + 1)
-    mean = sum(tokens[name] for name in space.names) / len(space.names)
+    own = {part.name: sum(own_tokens(study, size) for size in part.unit_tokens) for part in parts}
+    mean = sum(own.get(name, 0) for name in space.names) / len(space.names)
     return runs, round(runs * mean * sum(sizes) / len(sizes))
 
 

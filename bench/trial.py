@@ -66,9 +66,9 @@ def _case(
     parts = {"merge": merge, **watched.least(), "sums": 0.0}
     parts["sums"] = max(0.0, whole - parts["trunk"] - parts["projection"])
     detail = f"{layout.parameters / 1e6:.1f}M, {MEMBERS} members, {tokens} tokens"
+    total = sum(parts.values())
     numbers = [
         _number(f"trial/{label}/{name}", 1e3 * seconds, "ms", f"{100 * seconds / total:.0f}% of it")
-        for total in [sum(parts.values())]
         for name, seconds in parts.items()
     ]
     numbers.append(_number(f"trial/{label}/whole", 1e3 * (merge + whole), "ms", detail))

@@ -41,8 +41,12 @@ class JobAddress:
     @property
     def is_open(self) -> bool:
         """Return whether it is plain http beyond this machine without Ray's token mode."""
-        token = os.environ.get(AUTH_MODE, "").lower() == "token"
-        return not (self.is_loopback or token or self._parts.scheme == "https")
+        return not (self.is_loopback or token_mode() or self._parts.scheme == "https")
+
+
+def token_mode() -> bool:
+    """Return whether this process shows Ray a token."""
+    return os.environ.get(AUTH_MODE, "").lower() == "token"
 
 
 def job_address(given: str | None, environment: Mapping[str, str] = os.environ) -> JobAddress:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from ablate.cluster.job_address import AUTH_MODE, token_mode
 from ablate.errors import RunError, StudyError
 from ablate.progress import bar
 from ablate.resources import Cluster
@@ -40,7 +41,7 @@ ENVIRONMENT = {
 
 # Ray on loopback for this process only: a token would be written into the home folder. A cluster
 # that runs already is joined as Ray itself would join it: RAY_AUTH_MODE=token where it asks for one.
-OWN_RAY = {"RAY_AUTH_MODE": "disabled"}
+OWN_RAY = {AUTH_MODE: "disabled"}
 
 
 @dataclass
@@ -120,8 +121,9 @@ def _connect(cluster: Cluster) -> None:
     try:
         ray.init(address=cluster.address, **quiet)
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
-        token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-        remedy = "check its token" if token else "set RAY_AUTH_MODE=token if it asks for a token"
+        remedy = f"set {AUTH_MODE}=token if it asks for a token"
+        if token_mode():
+            remedy = "check its token"
         raise StudyError(
             f"address must be a Ray cluster that can be reached, got {cluster.address}: {error}; "
             f"start one with `ray start --head`, {remedy}, or leave address out"

@@ -29,7 +29,7 @@ def trained_run(
     infos = [corpus.partitions[name] for name in mixture.partitions if name in corpus.partitions]
     seed = study.train.rng_seed + replicate
     if settings.tokens == "fixed":
-        total = settings.total_tokens or own_tokens(study, study.corpus.unit_tokens)
+        total = fixed_tokens(study, settings)
         return TrainedRun(mixture=mixture, tokens=total, text_tokens=total, rng_seed=seed)
     sizes = [size for info in infos for size in info.unit_tokens]
     tokens = sum(own_tokens(study, size) for size in sizes)
@@ -43,6 +43,11 @@ def trained_run(
         text_tokens=None if whole else sum(sizes),
         rng_seed=seed,
     )
+
+
+def fixed_tokens(study: Study, settings: ValidateSettings) -> int:
+    """Return how many tokens every mixture is trained on where that is the same for all."""
+    return settings.total_tokens or own_tokens(study, study.corpus.unit_tokens)
 
 
 def candidate_of(job: TrainingJob, run: TrainedRun) -> Candidate:

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import lm_eval.evaluator
-import lm_eval.loggers.utils
 import lm_eval.models.huggingface
 import lm_eval.tasks
 import torch

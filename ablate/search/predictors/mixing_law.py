@@ -135,12 +135,23 @@ def _units(raw: Array, losses: Array, partitions: int) -> _Units:
     )
 
 
+def _parts(values: Array, rows: Array) -> tuple[Array, Array]:
+    """Return floor [...] and excess [..., n] of values [..., p] at rows [..., n, d]."""
+    inside = np.einsum("...d,...nd->...n", values[..., FIRST_EXPONENT:], rows)
+    excess = np.exp(np.clip(values[..., STEEPNESS, None] + inside, -50.0, 50.0))
+    return np.exp(values[..., FLOOR]), excess
+
+
+def _slopes(floor: Array, excess: Array, rows: Array) -> Array:
+    """Return the slopes [..., n, 2 + d] of the law by (log c, log κ, t)."""
+    constant = np.broadcast_to(floor[..., None, None], (*excess.shape, 1))
+    return np.concatenate([constant, excess[..., None], excess[..., None] * rows], axis=-1)
+
+
 def _law(values: Array, rows: Array) -> tuple[Array, Array]:
-    """Return the law's values [n] and their slopes [n, 2 + d] by (log c, log κ, t)."""
-    floor = np.exp(values[FLOOR])
-    excess = np.exp(np.clip(values[STEEPNESS] + rows @ values[FIRST_EXPONENT:], -50.0, 50.0))
-    slopes = np.column_stack([np.full(len(rows), floor), excess, excess[:, None] * rows])
-    return floor + excess, slopes
+    """Return the law's values [n] and their slopes [n, 2 + d]."""
+    floor, excess = _parts(values, rows)
+    return floor + excess, _slopes(floor, excess, rows)
 
 
 def _best_fits(rows: Array, losses: Array, rng_seed: int) -> Array:
@@ -169,18 +180,13 @@ def _descended(values: Array, rows: Array, losses: Array) -> tuple[Array, Array]
     prior[FIRST_EXPONENT:] = EXPONENT_SPREAD**-2
     diagonal = np.arange(values.shape[2])
     damping = np.full(values.shape[:2], FIRST_DAMPING)
-    floor, excess, residuals, height = _heights(values, rows, losses, prior)
+    rows, losses = rows[:, None], losses[:, None]
+    floor, excess = _parts(values, rows)
+    height = _misfit(floor, excess, losses) + _penalty(values, prior)
     for _ in range(STEPS):
+        residuals = _residuals(floor, excess, losses)
         size = np.sqrt(1.0 + residuals**2)
-        slopes = np.concatenate(
-            [
-                np.broadcast_to(floor[..., None, None], (*excess.shape, 1)),
-                excess[..., None],
-                excess[..., None] * rows[:, None],
-            ],
-            axis=3,
-        )
-        slopes /= HUBER_DELTA
+        slopes = _slopes(floor, excess, rows) / HUBER_DELTA
         gradient = np.einsum("fbn,fbnp->fbp", residuals / size, slopes) + prior * values
         # The pseudo-Huber form's majoriser: a parabola above it that touches it here.
         weighted = (slopes / size[..., None]).swapaxes(2, 3)
@@ -190,33 +196,33 @@ def _descended(values: Array, rows: Array, losses: Array) -> tuple[Array, Array]
         curvature[..., diagonal, diagonal] += damping[..., None] * (steepest + LEAST_DAMPING)
         step = -np.linalg.solve(curvature, gradient[..., None])[..., 0]
         tried = values + np.clip(step, -LONGEST, LONGEST)
-        new = _heights(tried, rows, losses, prior)
-        lower = new[3] < height
-        gain = np.where(lower, height - new[3], 0.0)
+        new_floor, new_excess = _parts(tried, rows)
+        new = _misfit(new_floor, new_excess, losses) + _penalty(tried, prior)
+        lower = new < height
+        arrived = ~lower | (height - new <= SETTLED * (1.0 + new))
         values = np.where(lower[..., None], tried, values)
-        floor = np.where(lower, new[0], floor)
-        excess, residuals = (
-            np.where(lower[..., None], after, before)
-            for after, before in ((new[1], excess), (new[2], residuals))
-        )
-        height = np.where(lower, new[3], height)
+        floor = np.where(lower, new_floor, floor)
+        excess = np.where(lower[..., None], new_excess, excess)
+        height = np.where(lower, new, height)
         damping = np.where(lower, damping / 5, damping * 4).clip(LEAST_DAMPING, MOST_DAMPING)
-        arrived = gain <= SETTLED * (1.0 + height)
         if (arrived & (damping > FIRST_DAMPING)).all():
             break
     return values, height
 
 
-def _heights(
-    values: Array, rows: Array, losses: Array, prior: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Return floor [f, b], excess and residuals / δ [f, b, n], and Σ huber / δ² + |t|² / (2 s²)."""
-    floor = np.exp(values[..., FLOOR])
-    inside = values[..., FIRST_EXPONENT:] @ rows.swapaxes(1, 2)
-    excess = np.exp(np.clip(values[..., STEEPNESS, None] + inside, -50.0, 50.0))
-    residuals = (floor[..., None] + excess - losses[:, None]) / HUBER_DELTA
-    height = (np.sqrt(1.0 + residuals**2) - 1.0).sum(axis=2)
-    return floor, excess, residuals, height + 0.5 * (prior * values**2).sum(axis=2)
+def _residuals(floor: Array, excess: Array, losses: Array) -> Array:
+    return np.asarray((floor[..., None] + excess - losses) / HUBER_DELTA)
+
+
+def _misfit(floor: Array, excess: Array, losses: Array) -> Array:
+    """Return Σ huber / δ² [f, b]."""
+    residuals = _residuals(floor, excess, losses)
+    return np.asarray((np.sqrt(1.0 + residuals**2) - 1.0).sum(axis=-1))
+
+
+def _penalty(values: Array, prior: Array) -> Array:
+    """Return |t|² / (2 s²) [f, b]."""
+    return np.asarray(0.5 * (prior * values**2).sum(axis=-1))
 
 
 def _errors(values: Array, rows: Array, losses: Array) -> tuple[float, Array]:
