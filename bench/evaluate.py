@@ -15,6 +15,7 @@ from ablate.evaluate.likelihood import Evaluator
 from ablate.models.build import build_model
 from ablate.models.layout import bind, layout_of
 from ablate.study import ModelSettings
+from bench._numbers import at_least, at_most
 
 BATCH = 8
 LIMIT = 1.5
@@ -27,7 +28,7 @@ def run() -> list[dict[str, Any]]:
     try:
         rate = _matrix_rate()
         return [
-            _number(
+            at_least(
                 "evaluate/matrix-rate", rate / 1e9, "GFLOP/s", None, "1024^3 sgemm, one thread"
             ),
             *_case("32k", "tiny", 32768, windows=16, length=1024, repeats=3, rate=rate),
@@ -36,18 +37,6 @@ def run() -> list[dict[str, Any]]:
         ]
     finally:
         torch.set_num_threads(before)
-
-
-def _number(name: str, value: float, unit: str, limit: float | None, detail: str) -> dict[str, Any]:
-    holds = limit is None or value >= limit
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "limit": limit,
-        "holds": holds,
-        "detail": detail,
-    }
 
 
 def _case(
@@ -83,29 +72,23 @@ def _case(
     limit = LIMIT if label == "32k" else None  # the projection must be most of the work
     drift = abs(losses["ours"] / losses["plain"] - 1)
     return [
-        _number(f"evaluate/tokens-{label}", speed["ours"], "tokens/s", None, f"{shape}, CPU time"),
-        _number(f"evaluate/plain-{label}", speed["plain"], "tokens/s", None, "Hugging Face loop"),
-        _number(
+        at_least(f"evaluate/tokens-{label}", speed["ours"], "tokens/s", None, f"{shape}, CPU time"),
+        at_least(f"evaluate/plain-{label}", speed["plain"], "tokens/s", None, "Hugging Face loop"),
+        at_least(
             f"evaluate/speedup-{label}",
             speed["ours"] / speed["plain"],
             "x",
             limit,
             "one thread each",
         ),
-        _number(
+        at_least(
             f"evaluate/matrix-share-{label}",
             flops * speed["ours"] / rate,
             "x",
             None,
             "of sgemm's rate",
         ),
-        {
-            **_number(
-                f"evaluate/drift-{label}", drift, "relative", None, "loss against the loop's"
-            ),
-            "limit": 1e-5,
-            "holds": drift <= 1e-5,
-        },
+        at_most(f"evaluate/drift-{label}", drift, "relative", 1e-5, "loss against the loop's"),
     ]
 
 

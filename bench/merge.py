@@ -17,6 +17,7 @@ import torch
 from ablate.merge.linear import linear
 from ablate.models.checkpoint import load_flat, save_checkpoint
 from ablate.models.layout import flatten, layout_of
+from bench._numbers import at_least, at_most
 
 MEMBERS = 8
 PARAMETERS = 50_331_648
@@ -40,41 +41,15 @@ def run() -> list[dict[str, Any]]:
     merge, copy, memcpy = rates["merge"], rates["copy"], rates["memcpy"]
     about = f"{MEMBERS} models of {PARAMETERS / 1e6:.0f} M parameters, {threads} threads"
     return [
-        _number("merge/bandwidth", merge, "GB/s", None, f"{about}, float32"),
-        _number("merge/bandwidth-bf16", rates["bf16"], "GB/s", None, "into bfloat16"),
-        _number("merge/copy", copy, "GB/s", None, "Tensor.copy_, read + written bytes"),
-        _number("merge/memcpy", memcpy, "GB/s", None, "memcpy in threads, streaming stores"),
-        _number("merge/share-of-copy", merge / copy, "x", 0.7, "bandwidth over Tensor.copy_'s"),
-        _number("merge/share-of-memcpy", merge / memcpy, "x", None, "bandwidth over memcpy's"),
-        _most("merge/extra-memory", memory, "models", 1.1, "the merged model and all slices"),
-        _number("merge/read-checkpoint", _read_rate(), "GB/s", None, "load_flat, float32, cached"),
+        at_least("merge/bandwidth", merge, "GB/s", None, f"{about}, float32"),
+        at_least("merge/bandwidth-bf16", rates["bf16"], "GB/s", None, "into bfloat16"),
+        at_least("merge/copy", copy, "GB/s", None, "Tensor.copy_, read + written bytes"),
+        at_least("merge/memcpy", memcpy, "GB/s", None, "memcpy in threads, streaming stores"),
+        at_least("merge/share-of-copy", merge / copy, "x", 0.7, "bandwidth over Tensor.copy_'s"),
+        at_least("merge/share-of-memcpy", merge / memcpy, "x", None, "bandwidth over memcpy's"),
+        at_most("merge/extra-memory", memory, "models", 1.1, "the merged model and all slices"),
+        at_least("merge/read-checkpoint", _read_rate(), "GB/s", None, "load_flat, float32, cached"),
     ]
-
-
-def _number(name: str, value: float, unit: str, limit: float | None, detail: str) -> dict[str, Any]:
-    """Return one number that must be at least `limit`."""
-    holds = limit is None or value >= limit
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "limit": limit,
-        "holds": holds,
-        "detail": detail,
-    }
-
-
-def _most(name: str, value: float, unit: str, limit: float, detail: str) -> dict[str, Any]:
-    """Return one number that must be at most `limit`."""
-    holds = value <= limit
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "limit": limit,
-        "holds": holds,
-        "detail": detail,
-    }
 
 
 def _extra_models(members: list[torch.Tensor], threads: int) -> float:

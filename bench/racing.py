@@ -24,6 +24,7 @@ from ablate.search.racing import (
     stage_objective,
     verdict,
 )
+from bench._numbers import measured
 
 PARTITIONS = 8
 SEARCHES = 300
@@ -161,7 +162,7 @@ def _searches(name: str, world: World, order: str, controls: bool) -> list[dict[
         shares.append(found.share)
     return [
         _winners(f"{name}/same-winner", kept, WINNERS if strict else None),
-        _number(
+        measured(
             f"{name}/tokens",
             float(np.mean(shares)),
             "of full",
@@ -196,7 +197,7 @@ def _adaptive() -> list[dict[str, Any]]:
     share = float(np.mean(shares))
     return [
         _winners("racing/descent/same-winner", kept, None),
-        _number("racing/descent/tokens", share, "of full", None, True, _spread(shares)),
+        measured("racing/descent/tokens", share, "of full", None, True, _spread(shares)),
     ]
 
 
@@ -243,7 +244,7 @@ def _ties() -> list[dict[str, Any]]:
         detail = f"95% interval {low:.4f} to {high:.4f}, {TIES} races, alpha / 2 for this leader"
         # The bound is broken only when the whole interval is above it.
         holds = limit is None or low <= limit
-        numbers.append(_number(f"racing/ties-stopped{name}", rate, "", limit, holds, detail))
+        numbers.append(measured(f"racing/ties-stopped{name}", rate, "", limit, holds, detail))
     return numbers
 
 
@@ -274,7 +275,7 @@ def _asha() -> list[dict[str, Any]]:
     share = float(np.mean(shares))
     return [
         _winners("racing/asha/same-winner", kept, None),
-        _number("racing/asha/tokens", share, "of full", None, True, _spread(shares)),
+        measured("racing/asha/tokens", share, "of full", None, True, _spread(shares)),
     ]
 
 
@@ -300,7 +301,7 @@ def _asha_search(made: Landscape, race: Race) -> tuple[int, float]:
 def _winners(name: str, kept: list[bool], limit: float | None) -> dict[str, Any]:
     rate, (low, high) = float(np.mean(kept)), _interval(sum(kept), len(kept))
     detail = f"95% interval {low:.4f} to {high:.4f}, {len(kept)} searches of {2**PARTITIONS - 1}"
-    return _number(name, rate, "of searches", limit, limit is None or rate >= limit, detail)
+    return measured(name, rate, "of searches", limit, limit is None or rate >= limit, detail)
 
 
 def _interval(hits: int, count: int) -> tuple[float, float]:
@@ -312,16 +313,3 @@ def _interval(hits: int, count: int) -> tuple[float, float]:
 def _spread(shares: list[float]) -> str:
     half = 1.96 * float(np.std(shares)) / len(shares) ** 0.5
     return f"95% interval of the mean +- {half:.4f}"
-
-
-def _number(
-    name: str, value: float, unit: str, limit: float | None, holds: bool, detail: str
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "limit": limit,
-        "holds": holds,
-        "detail": detail,
-    }

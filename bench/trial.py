@@ -20,6 +20,7 @@ from ablate.merge import MergeInputs, merge_method, run_method
 from ablate.models.build import build_model
 from ablate.models.layout import Layout, bind, layout_of
 from ablate.study import ModelSettings
+from bench._numbers import at_most
 
 MEMBERS = 8
 REPEATS = 3
@@ -68,19 +69,29 @@ def _case(
     detail = f"{layout.parameters / 1e6:.1f}M, {MEMBERS} members, {tokens} tokens"
     total = sum(parts.values())
     numbers = [
-        _number(f"trial/{label}/{name}", 1e3 * seconds, "ms", f"{100 * seconds / total:.0f}% of it")
+        at_most(
+            f"trial/{label}/{name}",
+            1e3 * seconds,
+            "ms",
+            None,
+            f"{100 * seconds / total:.0f}% of it",
+        )
         for name, seconds in parts.items()
     ]
-    numbers.append(_number(f"trial/{label}/whole", 1e3 * (merge + whole), "ms", detail))
+    numbers.append(at_most(f"trial/{label}/whole", 1e3 * (merge + whole), "ms", None, detail))
     for size in tried:
         other = Evaluator(model, [domain], length=256, batch_tokens=size)
         name = f"trial/{label}/tried/batch-{size}"
         numbers.append(
-            _number(
-                name, _least(other.score) / whole, "x", f"evaluation; taken: {CPU_BATCH_TOKENS}"
+            at_most(
+                name,
+                _least(other.score) / whole,
+                "x",
+                None,
+                f"evaluation; taken: {CPU_BATCH_TOKENS}",
             )
         )
-    numbers.append(_number(f"trial/{label}/tried/two-merges-a-pass", *_two_at_once(members, merge)))
+    numbers.append(at_most(f"trial/{label}/tried/two-merges-a-pass", *_two_at_once(members, merge)))
     return numbers
 
 
@@ -124,7 +135,7 @@ def _merge(out: torch.Tensor, members: list[torch.Tensor], layout: Layout) -> No
     run_method(merge_method("linear"), out, shares, inputs, threads=1)
 
 
-def _two_at_once(members: list[torch.Tensor], one: float) -> tuple[float, str, str]:
+def _two_at_once(members: list[torch.Tensor], one: float) -> tuple[float, str, None, str]:
     """Return the cost of a mixture when two are merged in one pass, over that of one alone."""
     size = members[0].numel()
     out, shares = torch.empty(2, size), torch.full((2, len(members)), 1 / len(members))
@@ -134,7 +145,7 @@ def _two_at_once(members: list[torch.Tensor], one: float) -> tuple[float, str, s
             part = torch.stack([member[start : start + SLICE] for member in members])
             torch.mm(shares, part, out=out[:, start : start + SLICE])
 
-    return _least(both) / 2 / one, "x", "a merge; taken: one at a time"
+    return _least(both) / 2 / one, "x", None, "a merge; taken: one at a time"
 
 
 def _least(work: Callable[[], Any]) -> float:
@@ -146,14 +157,3 @@ def _least(work: Callable[[], Any]) -> float:
         if turn:
             best = min(best, time.process_time() - started)
     return best
-
-
-def _number(name: str, value: float, unit: str, detail: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "value": float(f"{value:.4g}"),
-        "unit": unit,
-        "limit": None,
-        "holds": True,
-        "detail": detail,
-    }

@@ -41,6 +41,7 @@ from ablate.search.journal import Journal, Scored
 from ablate.search.questions import Frame, Questions
 from ablate.search.spaces import Space, subset_space
 from ablate.study import MergeSettings, SpaceSettings
+from bench._numbers import at_most
 
 VOCABULARY = 512
 LENGTH = 64
@@ -62,8 +63,8 @@ def run() -> list[dict[str, Any]]:
     first = long["ends"][tenth] - long["ends"][0]
     last = long["ends"][-1] - long["ends"][-1 - tenth]
     return [
-        _number("tune/ceremony-per-trial", 1e3 * short["ceremony"], "ms", 50.0, short["detail"]),
-        _number(
+        at_most("tune/ceremony-per-trial", 1e3 * short["ceremony"], "ms", 50.0, short["detail"]),
+        at_most(
             "tune/last-tenth-over-first", last / first, "x", 1.2, f"{len(long['ends'])} trials"
         ),
         memory,
@@ -79,17 +80,11 @@ def _shares(search: dict[str, Any]) -> list[dict[str, Any]]:
         "tune-and-ray": search["ceremony"],
         "driver": search["driver"],
     }
+    of_evaluator = "of an evaluator's time per trial, a small model"
+    details = dict.fromkeys(parts, of_evaluator)
+    details["driver"] = "CPU time of the driver's process, per trial"
     return [
-        {
-            "name": f"tune/trial/{name}",
-            "value": round(1e3 * seconds, 3),
-            "unit": "ms",
-            "limit": None,
-            "holds": True,
-            "detail": "CPU time of the driver's process, per trial"
-            if name == "driver"
-            else "of an evaluator's time per trial, a small model",
-        }
+        at_most(f"tune/trial/{name}", 1e3 * seconds, "ms", None, details[name])
         for name, seconds in parts.items()
     ]
 
@@ -267,7 +262,7 @@ def _pool_memory(root: Path, pool: ModelPool, layout: Any) -> dict[str, Any]:
     ray.get([reader.read.remote(members) for reader in readers])
     after = sum(ray.get([reader.memory.remote() for reader in readers]))
     size = 4 * layout.numel * len(members)
-    return _number(
+    return at_most(
         "tune/pool-copies",
         (after - before) / size,
         "copies",
@@ -290,14 +285,3 @@ class _Reader:
         rollup = Path(f"/proc/{os.getpid()}/smaps_rollup").read_text()
         line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
         return int(line.split()[1]) * 1024
-
-
-def _number(name: str, value: float, unit: str, limit: float, detail: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "value": round(value, 3),
-        "unit": unit,
-        "limit": limit,
-        "holds": value <= limit,
-        "detail": detail,
-    }

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ablate.merge import MergeInputs, merge_method, run_method
 from ablate.models.layout import Layout, flatten, layout_of
+from bench._numbers import measured
 
 HERE = Path(__file__).parent
 REPEATS = 5
@@ -92,18 +93,17 @@ def _compare(
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     theirs = json.loads(made.stdout.strip().splitlines()[-1])
     apart = _steps_apart(root / "theirs.safetensors", out, layout, vectors, shares)
+    ratios = {path: min(theirs[path]) / min(ours) for path in ("memory", "disk")}
     return [
-        {
-            "name": f"{name}/{path}",
-            "value": round(min(theirs[path]) / min(ours), 2),
-            "unit": "x cheaper",
-            "limit": aim,
-            "holds": min(theirs[path]) / min(ours) >= aim and apart <= 1.0,
-            "detail": (
-                f"CPU {1e3 * min(ours):.0f} ms against {1e3 * min(theirs[path]):.0f} ms; "
-                f"{layout.parameters / 1e6:.0f}M; at most {apart:.2f} bfloat16 steps apart"
-            ),
-        }
+        measured(
+            f"{name}/{path}",
+            ratios[path],
+            "x cheaper",
+            aim,
+            ratios[path] >= aim and apart <= 1.0,
+            f"CPU {1e3 * min(ours):.0f} ms against {1e3 * min(theirs[path]):.0f} ms; "
+            f"{layout.parameters / 1e6:.0f}M; at most {apart:.2f} bfloat16 steps apart",
+        )
         for path, aim in (("memory", MEMORY_AIM), ("disk", DISK_AIM))
     ]
 

@@ -40,6 +40,7 @@ from ablate.search.journal import Scored
 from ablate.search.spaces import simplex_space
 from ablate.search.spaces.partitions import Partitions
 from ablate.study import SpaceSettings
+from bench._numbers import at_least, at_most
 from bench.mergekit.merges import llama
 from bench.tune import save_pool, search_trials
 
@@ -110,17 +111,13 @@ class _Work:
                 ratio = theirs[part] / ours[part]
                 limit = wanted if side == "best-case" else None
                 detail = f"CPU ms a trial, ablate {_parts(ours)}; mergekit {_parts(theirs)}"
-                holds = limit is None or ratio >= limit
-                numbers.append(
-                    _number(f"{name}/{part}/{side}", ratio, "x cheaper", limit, holds, detail)
-                )
+                numbers.append(at_least(f"{name}/{part}/{side}", ratio, "x cheaper", limit, detail))
         for side, part in {"ablate": ours, **sides}.items():
             kept = min(CHECKED, len(part["losses"]))
             drift = float(np.abs(part["losses"][:kept] / right[:kept] - 1).max())
             limit = DRIFT if side == "ablate" else None
             detail = f"against float32; {len(set(part['losses']))} distinct losses of {len(part['losses'])}"
-            holds = limit is None or drift <= limit
-            numbers.append(_number(f"{name}/drift/{side}", drift, "relative", limit, holds, detail))
+            numbers.append(at_most(f"{name}/drift/{side}", drift, "relative", limit, detail))
         return numbers
 
     def _ours(self, label: str, count: int) -> tuple[list[list[float]], Part]:
@@ -239,16 +236,6 @@ def _part(whole: float, merge: float, score: float, losses: np.ndarray) -> Part:
 
 def _parts(part: Part) -> str:
     return ", ".join(f"{kind} {1e3 * part[kind]:.0f}" for kind in ("merge", "score", "fixed"))
-
-
-def _number(
-    name: str, value: float, unit: str, limit: float | None, holds: bool, detail: str
-) -> dict[str, Any]:
-    value = float(f"{value:.4g}")
-    return {
-        "name": name, "value": value, "unit": unit, "limit": limit, "holds": holds,
-        "detail": detail,
-    }  # fmt: skip
 
 
 def _text(kind: str) -> list[str]:

@@ -16,6 +16,7 @@ from ablate.evaluate.ensemble import (
     optimum,
     subset_losses,
 )
+from bench._numbers import at_most
 
 DOMAINS = 12
 TOLERANCE = 1e-6  # nats
@@ -56,8 +57,8 @@ def _scoring(size: str, ensemble: Ensemble) -> list[dict[str, Any]]:
     about = _about(ensemble)
     limit = None if size else 1000.0
     return [
-        _most(f"search/ensemble/single{size}", single, "us", limit, f"a mixture alone, {about}"),
-        _most(f"search/ensemble/batched{size}", batch, "us", limit, f"a mixture among {BATCH}"),
+        at_most(f"search/ensemble/single{size}", single, "us", limit, f"a mixture alone, {about}"),
+        at_most(f"search/ensemble/batched{size}", batch, "us", limit, f"a mixture among {BATCH}"),
     ]
 
 
@@ -67,9 +68,9 @@ def _optimum(size: str, ensemble: Ensemble) -> list[dict[str, Any]]:
     seconds = _seconds(lambda: optimum(ensemble, objective, tolerance=TOLERANCE), 2)
     gap = f"gap {found.gap:.1e} nats, {np.count_nonzero(found.weights)} positive weights"
     return [
-        _most(f"search/ensemble/passes{size}", found.passes, "passes", 50.0, gap),
-        _most(f"search/ensemble/gap{size}", found.gap, "nats", TOLERANCE, "duality gap"),
-        _most(f"search/ensemble/optimum{size}", seconds * 1e3, "ms", None, _about(ensemble)),
+        at_most(f"search/ensemble/passes{size}", found.passes, "passes", 50.0, gap),
+        at_most(f"search/ensemble/gap{size}", found.gap, "nats", TOLERANCE, "duality gap"),
+        at_most(f"search/ensemble/optimum{size}", seconds * 1e3, "ms", None, _about(ensemble)),
     ]
 
 
@@ -77,7 +78,7 @@ def _subsets(ensemble: Ensemble) -> dict[str, Any]:
     masks = every_subset(len(ensemble.units))
     seconds = _seconds(lambda: subset_losses(ensemble, masks), 2)
     detail = f"all {len(masks)} subsets, {_about(ensemble)}"
-    return _most("search/ensemble/subsets", seconds, "s", None, detail)
+    return at_most("search/ensemble/subsets", seconds, "s", None, detail)
 
 
 def _error(ensemble: Ensemble) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _error(ensemble: Ensemble) -> dict[str, Any]:
         for nats in (ensemble.nats(domain) for domain in range(DOMAINS))
     ]
     error = abs(losses(ensemble, weights) / np.array(exact).T - 1).max()
-    return _most("search/ensemble/error", float(error), "", 1e-6, "relative, against float64")
+    return at_most("search/ensemble/error", float(error), "", 1e-6, "relative, against float64")
 
 
 def _about(ensemble: Ensemble) -> str:
@@ -105,15 +106,3 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
         work()
         best = min(best, time.thread_time() - started)
     return best
-
-
-def _most(name: str, value: float, unit: str, limit: float | None, detail: str) -> dict[str, Any]:
-    """Return one number that must be at most `limit`."""
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "limit": limit,
-        "holds": limit is None or value <= limit,
-        "detail": detail,
-    }

@@ -21,6 +21,7 @@ from ablate.search.algorithms import ALGORITHMS, Task
 from ablate.search.conversation import Conversation
 from ablate.search.spaces import Partitions, make_space
 from ablate.study import SpaceSettings
+from bench._numbers import at_most
 
 FOLDER = Path(__file__).parent / "landscapes"
 WITHIN = (0.0, 0.001, 0.01)  # of the optimum: reached when value <= optimum * (1 + share)
@@ -81,18 +82,15 @@ def _numbers(
         aimed = algorithm == "surrogate" and share == 0.001 and subsets > AIM
         worst = max(values)
         found.append(
-            {
-                "name": f"search/{name}/{algorithm}/{share:.1%}",
-                "value": float(median(values)),
-                "unit": "evaluations",
-                "limit": float(AIM) if aimed else None,
-                "holds": median(values) <= AIM if aimed else True,
-                "detail": (
-                    f"most {worst if worst <= TRIALS else f'over {TRIALS}'}; reached by "
-                    f"{sum(v <= TRIALS for v in values)} of {len(values)} searches of {subsets:,} "
-                    "subsets"
-                ),
-            }
+            at_most(
+                f"search/{name}/{algorithm}/{share:.1%}",
+                median(values),
+                "evaluations",
+                float(AIM) if aimed else None,
+                f"most {worst if worst <= TRIALS else f'over {TRIALS}'}; reached by "
+                f"{sum(v <= TRIALS for v in values)} of {len(values)} searches of {subsets:,} "
+                "subsets",
+            )
         )
     return found
 

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from ablate.search.predictors import PREDICTORS, choose
+from bench._numbers import at_least, at_most
 
 DATA = Path(
     os.environ.get("ABLATE_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -42,7 +43,7 @@ def run() -> list[dict[str, Any]]:
 def _agreement() -> list[dict[str, Any]]:
     if not (DATA / "regmix").exists():
         detail = "skipped: no regmix table; name its parent folder in ABLATE_SHARED_DATA"
-        return [_least("search/predictors/regmix", 0.0, "rows", None, detail)]
+        return [at_least("search/predictors/regmix", 0.0, "rows", None, detail)]
     train, asked = _table("train", "1m"), _table("test", "1B")
     numbers = []
     for name in PREDICTORS:
@@ -77,8 +78,8 @@ def _ranking_numbers(name: str, rows: int, ranks: Array, draws: int) -> list[dic
     about = f"{rows} rows of 1M models, {draws} draws, against 64 models of 1B"
     start = f"search/predictors/{name}/{rows}"
     return [
-        _least(f"{start}/spearman", ranks[0], "x", None, about),
-        _least(f"{start}/decisions", ranks[1], "x", None, about),
+        at_least(f"{start}/spearman", ranks[0], "x", None, about),
+        at_least(f"{start}/decisions", ranks[1], "x", None, about),
     ]
 
 
@@ -87,7 +88,7 @@ def _best(numbers: list[dict[str, Any]], figure: str, unit: str, limit: float) -
     ending = f"/{ROWS[0]}/{figure}"
     best = max((n for n in numbers if n["name"].endswith(ending)), key=lambda n: n["value"])
     detail = f"{best['name'].split('/')[2]}; the limit is recorded boosted trees"
-    return _least(f"search/predictors/best/{figure}", best["value"], unit, limit, detail)
+    return at_least(f"search/predictors/best/{figure}", best["value"], unit, limit, detail)
 
 
 def _times() -> list[dict[str, Any]]:
@@ -101,12 +102,14 @@ def _times() -> list[dict[str, Any]]:
         fitted = fit(weights, losses, 0)
         spent = _milliseconds(lambda fit=fit: fit(weights, losses, 0))
         about = f"{TRIALS} rows, {PARTITIONS} partitions, CPU time, one thread"
-        numbers.append(_most(f"search/predictors/{name}/fit", spent, None, about))
+        numbers.append(at_most(f"search/predictors/{name}/fit", spent, "ms", None, about))
         spent = _milliseconds(lambda fitted=fitted: fitted.predict(asked))
-        numbers.append(_most(f"search/predictors/{name}/predict", spent, None, f"{ASKED} mixtures"))
+        numbers.append(
+            at_most(f"search/predictors/{name}/predict", spent, "ms", None, f"{ASKED} mixtures")
+        )
     spent = _milliseconds(lambda: choose(weights, losses, 0))
     detail = "three fits and their leave-one-out errors"
-    return [*numbers, _most("search/predictors/choose", spent, CHOICE_LIMIT_MS, detail)]
+    return [*numbers, at_most("search/predictors/choose", spent, "ms", CHOICE_LIMIT_MS, detail)]
 
 
 def _milliseconds(work: Any) -> float:
@@ -117,24 +120,3 @@ def _milliseconds(work: Any) -> float:
         work()
         best = min(best, time.process_time() - started)
     return 1e3 * best
-
-
-def _least(name: str, value: float, unit: str, limit: float | None, detail: str) -> dict[str, Any]:
-    """Return one number that must be at least `limit`."""
-    return {
-        "name": name,
-        "value": float(value),
-        "unit": unit,
-        "limit": limit,
-        "holds": limit is None or bool(value >= limit),
-        "detail": detail,
-    }
-
-
-def _most(name: str, value: float, limit: float | None, detail: str) -> dict[str, Any]:
-    """Return one time that must be at most `limit`."""
-    return {
-        **_least(name, value, "ms", None, detail),
-        "limit": limit,
-        "holds": limit is None or value <= limit,
-    }

@@ -24,6 +24,7 @@ from ablate.search.journal import Journal
 from ablate.search.questions import Questions
 from ablate.standing import Standing, standing_of
 from ablate.study import load_study
+from bench._numbers import measured
 
 TRIALS = {"gradient": 60, "surrogate": 60, "ensemble-first": 60, "cma-es": 200}
 WITHIN = (0.0001, 0.001, 0.01)
@@ -87,15 +88,15 @@ def _number(
 ) -> dict[str, Any]:
     ratio = cma / count
     aimed = name == "gradient" and share == 0.001
-    return {
-        "name": f"search/simplex/{name}/{share:.2%}",
-        "value": float(count),
-        "unit": "evaluations",
-        "limit": AIM if aimed else None,
-        "holds": ratio >= AIM if aimed else True,
-        "detail": f"{objective}: {ratio:.1f} x fewer than CMA-ES; best {best:.5f}"
+    return measured(
+        f"search/simplex/{name}/{share:.2%}",
+        count,
+        "evaluations",
+        AIM if aimed else None,
+        ratio >= AIM if aimed else True,
+        f"{objective}: {ratio:.1f} x fewer than CMA-ES; best {best:.5f}"
         + (f", over {TRIALS[name]}" if count > TRIALS[name] else ""),
-    }
+    )
 
 
 if __name__ == "__main__":
