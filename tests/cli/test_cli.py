@@ -77,6 +77,11 @@ def test_plan_counts_what_validate_would_train(
     assert found["validation_runs"] == 6
     assert found["validation_tokens"] == 6 * plain["unit_training_tokens"]
     assert found["device_hours"] > plain["device_hours"]
+    # What is replayed beside a unit's text is no part of a mixture.
+    replayed = [*asked, "train.replay={fraction: 0.5, from: seed}"]
+    again = json.loads(call("plan", study, *replayed, "--json", capsys=capsys)[1])
+    assert again["unit_training_tokens"] > plain["unit_training_tokens"]
+    assert again["validation_tokens"] == found["validation_tokens"]
     fixed = [*asked, "validate.tokens=fixed", "validate.total_tokens=1000"]
     found = json.loads(call("plan", study, *fixed, "--json", capsys=capsys)[1])
     assert found["validation_tokens"] == 6_000
