@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ablate.cluster.logits import averaged_logits
 from ablate.cluster.pool import store_pool
+from ablate.cluster.room import require_evaluator
 from ablate.cluster.session import session
 from ablate.cluster.statistics import with_statistics
 from ablate.cluster.train import train_jobs
@@ -53,6 +54,7 @@ def answer(
         return
     root, settings = standing.workspace.root, scorer_settings(standing, cluster)
     with session(cluster):
+        require_evaluator(cluster)
         layout = model_layout(standing.study, Path(settings.seed_folder))
         store = store_pool(standing.pool, layout, root, wanted)
         for kind in _statistics_kinds(questions.methods):
@@ -97,6 +99,7 @@ def _average_logits(
     domains = [one for one in domains_of(standing.corpus, root) if one.name in missing]
     wanted = [(one, [candidate.coefficients for candidate in missing[one.name]]) for one in domains]
     with session(cluster):
+        require_evaluator(cluster)
         layout = model_layout(standing.study, Path(settings.seed_folder))
         store = store_pool(standing.pool, layout, root, members)
         for name, scores, seconds in averaged_logits(wanted, store, settings, cluster):

@@ -54,6 +54,9 @@ class TrialResources(Settings):
         None, ge=1, description="Tokens in one forward pass; null = what measured best."
     )
     retries: Int = Field(3, ge=0, description="Further tries of a trial whose process died.")
+    timeout_seconds: Float = Field(
+        3600, gt=0, description="A trial that takes longer hangs: its process is ended."
+    )
 
 
 class PrepareResources(Settings):
@@ -72,6 +75,9 @@ class Cluster(Settings):
     gpus: Int | None = Field(None, ge=0, description="GPUs of Ray on this machine; null = all.")
     object_store_gb: Float | None = Field(
         None, gt=0, description="Object store of Ray on this machine, GB; null = Ray's choice."
+    )
+    wait_minutes: Float = Field(
+        0, ge=0, description="Minutes to wait for nodes that join by themselves; 0 = refuse."
     )
     scratch: str | None = Field(
         None, description="Folder for what is thrown away (Ray's, Tune's); null = the system's."

@@ -6,8 +6,11 @@ the groups that the stage adds, and the driver's scheduler may end it there.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,8 @@ _scorers: dict[str, Scorer] = {}
 class Desk:
     """What every trial of a run has at hand; `marks` are fingerprint[domain].
 
-    `stages` are the groups of windows that each stage of the race adds, by domain.
+    `stages` are the groups of windows that each stage of the race adds, by domain. A process that
+    takes longer than `timeout_seconds` over a trial, or over a stage, ends.
     """
 
     run: str
@@ -40,6 +44,7 @@ class Desk:
     marks: dict[str, str]
     store: Store
     stages: list[dict[str, np.ndarray]]
+    timeout_seconds: float
 
 
 class EvaluatorProcess(tune.Trainable):  # type: ignore[misc]
@@ -60,10 +65,11 @@ class EvaluatorProcess(tune.Trainable):  # type: ignore[misc]
         """Score the candidate; what ablate raises on purpose is a result, not a dead process."""
         done = True
         try:
-            if self.config["raced"]:
-                answer, done = self._next_stage()
-            else:
-                answer = _score(self.config, self._desk)
+            with _ended_after(self._desk.timeout_seconds):
+                if self.config["raced"]:
+                    answer, done = self._next_stage()
+                else:
+                    answer = _score(self.config, self._desk)
         except AblateError as error:
             answer = {"failure": str(error)}
         # As text: Tune flattens nested results, and copies every key of a flat one many times.
@@ -80,6 +86,7 @@ class _Race:
 
     def __init__(self, config: dict[str, Any], desk: Desk) -> None:
         self._scorer = _scorer(desk)
+        self._scorer.evaluator.limit_batch(config["halvings"])
         self._stages = desk.stages
         self._stage = 0
         self._merge_seconds = self._scorer.merge(_merge(config, desk.store))
@@ -119,8 +126,22 @@ class _Race:
         return {name: np.flatnonzero(np.isnan(nats)) for name, nats in self._nats.items()}
 
 
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """End this process when the block takes longer; the log then says where it was.
+
+    A watchdog of the interpreter's own: it also ends code that hangs outside Python.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def _score(config: dict[str, Any], desk: Desk) -> dict[str, Any]:
     scorer = _scorer(desk)
+    scorer.evaluator.limit_batch(config["halvings"])
     merge = _merge(config, desk.store)
     result = scorer.score(merge, config["domains"], keep_tokens=config["keep_tokens"])
     if config["keep_tokens"]:

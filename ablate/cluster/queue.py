@@ -23,6 +23,11 @@ class Snapshot:
     failures: tuple[tuple[str, AblateError], ...]
     notes: tuple[str, ...]
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many jobs run or wait."""
+        return len(self.running) + self.waiting
+
 
 class Wait:
     """The answer to a lane whose next job starts from a model that is still being trained."""

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ablate.cluster.job_address import AUTH_MODE, token_mode
+from ablate.cluster.room import bundle_of, require_room
 from ablate.errors import RunError, StudyError
 from ablate.progress import bar
 from ablate.resources import Cluster
@@ -163,7 +164,15 @@ class TaskMap:
         if not items:
             return []
         with session(self._cluster):
-            task = ray.remote(num_cpus=self._cluster.prepare.cpus, max_retries=3)(_call)
+            cpus = self._cluster.prepare.cpus
+            require_room(
+                "a task of prepare.cpus",
+                bundle_of(cpus),
+                1,
+                self._cluster.wait_minutes,
+                "lower it in the cluster file",
+            )
+            task = ray.remote(num_cpus=cpus, max_retries=3)(_call)
             handle, code = ray.put(shared), ray.put(function)
             references = [task.remote(code, item, handle) for item in items]
             waiting = list(references)

@@ -20,14 +20,16 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ablate.cluster.lane import work
 from ablate.cluster.queue import JobQueue, Snapshot
+from ablate.cluster.room import Bundle, asked_for, bundle_of, require_room, room_for
 from ablate.cluster.session import scratch_folder, session
 from ablate.cluster.threads import WatchedThread
 from ablate.errors import RunError, StudyError, UserError
 from ablate.progress import note
-from ablate.resources import Cluster, TrainResources
+from ablate.resources import Cluster
 from ablate.train.deepspeed_config import check_stage
 from ablate.train.finished import what_is_wrong
 from ablate.train.job import Placement, TrainingJob
@@ -35,6 +37,8 @@ from ablate.train.recipe import check_batch
 from ablate.workspace import Workspace
 
 POLL_SECONDS = 0.5
+LOOK_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
 STOP_SECONDS = 60.0
 CONTROLLER_TRIES = 3
 UNUSED_CALLBACKS = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
@@ -72,39 +76,30 @@ def train_jobs(
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     total = sum(job.recipe.tokens for job in jobs)
+    train = cluster.train
+    bundle = bundle_of(train.cpus_per_worker, train.gpus_per_worker)
     with session(cluster), scratch_folder(cluster) as scratch:
+        require_room(
+            f"train.workers_per_run {train.workers_per_run} workers",
+            bundle,
+            train.workers_per_run,
+            cluster.wait_minutes,
+            "lower them in the cluster file",
+        )
+        # On the driver's node: it must not be lost with a worker's.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         queue: Any = (
-            ray.remote(JobQueue).options(num_cpus=0).remote(list(jobs), cluster.train.max_failures)
+            ray.remote(JobQueue)
+            .options(num_cpus=0, scheduling_strategy=here)
+            .remote(list(jobs), train.max_failures)
         )
-        lanes = [
-            _Lane(number, queue, cluster, scratch, len(jobs))
-            for number in range(lanes_at_once(cluster.train, len(jobs)))
-        ]
-        end = _follow(lanes, queue, lambda now: on_progress(now.tokens, total, _detail(now)))
-    _raise_failures(end, len(jobs), [lane.problem for lane in lanes if lane.problem is not None])
-
-
-def lanes_at_once(train: TrainResources, jobs: int) -> int:
-    """Return how many worker groups the connected cluster holds at once, at most `jobs`.
-
-    Raises StudyError when not even one fits.
-    """
-    held = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            resources = node["Resources"]
-            fits = resources.get("CPU", 0.0) / train.cpus_per_worker
-            if train.gpus_per_worker:
-                fits = min(fits, resources.get("GPU", 0.0) / train.gpus_per_worker)
-            held += int(fits + 1e-9)
-    lanes = held // train.workers_per_run
-    if lanes < 1:
-        raise StudyError(
-            "the cluster must hold one training run: train.workers_per_run "
-            f"{train.workers_per_run} workers of {train.cpus_per_worker:g} CPUs and "
-            f"{train.gpus_per_worker:g} GPUs, got room for {held}; lower them in the cluster file"
+        lanes = _Lanes(
+            lambda number: _Lane(number, queue, cluster, scratch, len(jobs)), bundle, cluster
         )
-    return max(1, min(jobs, lanes, train.concurrent_runs or lanes))
+        wanted = min(train.concurrent_runs or 0, len(jobs)) if cluster.wait_minutes else 0
+        with asked_for(bundle, wanted * train.workers_per_run):
+            end = _follow(lanes, queue, lambda now: on_progress(now.tokens, total, _detail(now)))
+    _raise_failures(end, len(jobs), lanes.problems)
 
 
 class _LeanTrainer(TorchTrainer):  # type: ignore[misc]
@@ -165,7 +160,68 @@ class _Lane(WatchedThread):
                 ray.get(self._queue.fail.remote(self._lane, RunError(self.problem)))
 
 
-def _follow(lanes: Sequence[_Lane], queue: Any, show: Callable[[Snapshot], None]) -> Snapshot:
+class _Lanes:
+    """The lanes of a training: as many as the cluster holds, more when nodes join."""
+
+    def __init__(self, make: Callable[[int], _Lane], bundle: Bundle, cluster: Cluster) -> None:
+        self._make, self._bundle, self._cluster = make, bundle, cluster
+        self._lanes: list[_Lane] = []
+        self._looked = -LOOK_SECONDS
+        self._short_since: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """Return whether any lane works, or waits for its nodes."""
+        return any(lane.running for lane in self._lanes)
+
+    @property
+    def problems(self) -> list[str]:
+        """Return why lanes broke."""
+        return [lane.problem for lane in self._lanes if lane.problem is not None]
+
+    def grow(self, unfinished: int) -> None:
+        """Start lanes for jobs that are not finished, as far as the cluster has room for them now.
+
+        Raises RunError when it has had no room for a single one for too long.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        train = self._cluster.train
+        fit = room_for(self._bundle) // train.workers_per_run
+        self._watch_shortage(fit, now)
+        most = min(fit, train.concurrent_runs or fit) - len(self.problems)
+        running = sum(lane.running for lane in self._lanes)
+        for _ in range(min(unfinished, most) - running):
+            lane = self._make(len(self._lanes))
+            self._lanes.append(lane)
+            lane.start()
+
+    def _watch_shortage(self, fit: int, now: float) -> None:
+        if fit:
+            self._short_since = None
+            return
+        patience = max(PATIENCE_SECONDS, 60 * self._cluster.wait_minutes)
+        if self._short_since is None:
+            self._short_since = now
+            note(f"nodes were lost: no training run fits; waiting {patience:.0f} s for others")
+        if now - self._short_since > patience:
+            raise RunError(
+                f"training must have room for one run, got none for {patience:.0f} s after nodes "
+                "were lost; what was trained is kept: run it again, or raise wait_minutes in the "
+                "cluster file"
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of a lane that runs, so long at most."""
+        for lane in self._lanes:
+            if lane.running:
+                lane.wait(seconds)
+                return
+
+
+def _follow(lanes: _Lanes, queue: Any, show: Callable[[Snapshot], None]) -> Snapshot:
     """Start the lanes and return the queue's last word when all have ended."""
 
     def look() -> Snapshot:
@@ -176,26 +232,18 @@ def _follow(lanes: Sequence[_Lane], queue: Any, show: Callable[[Snapshot], None]
         return now
 
     try:
-        for lane in lanes:
-            lane.start()
-        while any(lane.running for lane in lanes):
-            look()
-            _wait(lanes, POLL_SECONDS)
+        lanes.grow(look().unfinished)
+        while lanes.running:
+            lanes.grow(look().unfinished)
+            lanes.wait(POLL_SECONDS)
         return look()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RunError):
         ray.get(queue.stop.remote())
         note("stopping: each run saves its state at the end of its step")
         end = time.monotonic() + STOP_SECONDS
-        while any(lane.running for lane in lanes) and time.monotonic() < end:
-            _wait(lanes, POLL_SECONDS)
+        while lanes.running and time.monotonic() < end:
+            lanes.wait(POLL_SECONDS)
         raise
-
-
-def _wait(lanes: Sequence[_Lane], seconds: float) -> None:
-    for lane in lanes:
-        if lane.running:
-            lane.wait(seconds)
-            return
 
 
 def _detail(now: Snapshot) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.evaluate.statistics import DomainScore
 from ablate.progress import bar
-from ablate.resources import Cluster
+from ablate.resources import Cluster, TrialResources
 from ablate.search.conversation import Pause
 from ablate.search.journal import Scored
 from ablate.search.questions import Question, Questions
@@ -55,7 +56,7 @@ def run_trials(
     # those whose process is starting.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(2 * _evaluators(cluster))
     with scratch_folder(cluster) as scratch, bar("search", total) as advance:
-        searcher = _Asker(questions, advance, total, cluster.trial.retries)
+        searcher = _Asker(questions, advance, total, cluster.trial)
         trainable = tune.with_parameters(
             EvaluatorProcess,
             desk=Desk(
@@ -65,6 +66,7 @@ def run_trials(
                 marks=dict(questions.domain_marks),
                 store=store,
                 stages=questions.stages,
+                timeout_seconds=cluster.trial.timeout_seconds,
             ),
         )
         resources = {"cpu": cluster.trial.cpus, "gpu": cluster.trial.gpus}
@@ -133,14 +135,18 @@ class _DriverOnly:
 class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
     """Questions as Tune's suggestions, results as their answers."""
 
-    def __init__(self, questions: Questions, advance: Any, total: int, retries: int) -> None:
+    def __init__(
+        self, questions: Questions, advance: Any, total: int, limits: TrialResources
+    ) -> None:
         super().__init__(metric="answer", mode="min")
         self._questions = questions
         self._advance = advance
         self._total = total
         self._open: dict[str, Question] = {}
         self._lost: dict[str, Scored] = {}
-        self._retries = retries
+        self._limits = limits
+        self._since: dict[str, float] = {}
+        self._halvings: Counter[str] = Counter()
         self._again: deque[Question] = deque()
         self._tries: Counter[str] = Counter()
         self.broken: Exception | None = None
@@ -167,6 +173,7 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             "keep_tokens": question.keep_tokens,
             "slopes": question.slopes,
             "raced": question.ticket is not None,
+            "halvings": self._halvings[candidate.key],
         }
 
     def stops(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -200,12 +207,30 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             return
         self._answer(question, _scored(question, answer, self._questions.domain_marks))
 
-    def retry(self, trial_id: str) -> bool:
-        """Ask an open trial's question once more; return False when it has been tried enough."""
+    def seen(self, trial_id: str) -> None:
+        """Note that a trial has begun, or reported a stage."""
+        self._since[trial_id] = time.monotonic()
+
+    def hung(self, trial_id: str) -> bool:
+        """Return whether a trial whose process died had reached its time limit."""
+        since = self._since.get(trial_id)
+        return since is not None and time.monotonic() - since >= self._limits.timeout_seconds
+
+    def retry(self, trial_id: str, *, smaller: bool = False) -> bool:
+        """Ask an open trial's question once more; return False when it has been tried enough.
+
+        `smaller` asks for half the batch: the process was ended for its memory. What hangs is
+        tried twice at most.
+        """
         question = self._open.get(trial_id)
-        if question is None or self._tries[question.candidate.key] >= self._retries:
+        if question is None:
             return False
-        self._tries[question.candidate.key] += 1
+        key = question.candidate.key
+        most = min(self._limits.retries, 1) if self.hung(trial_id) else self._limits.retries
+        if self._tries[key] >= most:
+            return False
+        self._tries[key] += 1
+        self._halvings[key] += smaller
         self._again.append(self._open.pop(trial_id))
         return True
 
@@ -234,19 +259,36 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
 
 
 class _Errors(_DriverOnly, tune.Callback):  # type: ignore[misc]
-    """Hand the text of a trial's error to the asker."""
+    """Tell the asker when trials begin, and why their processes died."""
 
     def __init__(self, asker: _Asker) -> None:
         self._asker = asker
 
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note when a trial begins."""
+        self._asker.seen(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note when a trial reports."""
+        self._asker.seen(trial.trial_id)
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Try the trial again, or record the last line of what its process raised."""
-        if self._asker.retry(trial.trial_id):
-            return
+        """Try the trial again, or record why its process died: the last line of what it raised."""
         file = Path(trial.error_file or "")
         text = file.read_text(errors="replace") if file.is_file() else ""
+        hung = self._asker.hung(trial.trial_id)
+        if self._asker.retry(trial.trial_id, smaller=_lacked_memory(text)):
+            return
         lines = text.strip().splitlines() or ["the evaluator died"]
-        self._asker.fail(trial.trial_id, lines[-1].strip()[:ERROR_LENGTH])
+        reason = "it took longer than trial.timeout_seconds" if hung else lines[-1].strip()
+        self._asker.fail(trial.trial_id, reason[:ERROR_LENGTH])
+
+
+def _lacked_memory(text: str) -> bool:
+    """Return whether Ray ended a process because its node ran out of memory."""
+    return any(mark in text for mark in ("OutOfMemoryError", "running low on memory"))
 
 
 def _scored(question: Question, result: dict[str, Any], marks: Mapping[str, str]) -> Scored:

@@ -28,3 +28,14 @@ def has_bfloat16(device: torch.device) -> bool:
 def evaluation_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the weights for `precision` ("fp32" or "bf16") on `device`."""
     return torch.bfloat16 if precision == "bf16" and has_bfloat16(device) else torch.float32
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Return whether an error of torch says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch keeps for later, so that a smaller batch finds it whole."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ablate.errors import RunError, StudyError, did_you_mean
 from ablate.evaluate.blocks import Domain, Group, block_lengths, group_blocks, scored_bytes
+from ablate.evaluate.device import lacks_memory, release_memory
 from ablate.evaluate.head import CPU_TILES, DEVICE_TILES, Tiles, logit_transform, projection_nats
 from ablate.evaluate.statistics import DomainScore, domain_score
 
@@ -26,7 +27,8 @@ class Evaluator:
 
     `head` says how logits are made: "chunked" from the last hidden states in tiles, or "model"
     where the model does something else with them than its config says (then its own logits are
-    used, one window at a time). `score` reads the model's parameters as they are at the call.
+    used, one window at a time). `score` reads the model's parameters as they are at the call. A
+    batch that memory does not hold is halved, for good; scores depend on it by rounding only.
 
     Raises StudyError when windows are longer than the model's positions or tokens lie outside
     its vocabulary; CorpusError for a domain with fewer than two tokens.
@@ -46,6 +48,7 @@ class Evaluator:
         self.length = length
         on_cpu = self.device.type == "cpu"
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else DEVICE_BATCH_TOKENS)
+        self._first_batch_tokens = self.batch_tokens
         self.tiles = tiles or (CPU_TILES if on_cpu else DEVICE_TILES)
         _require_fit(model, domains, length)
         self._domains = {domain.name: domain for domain in domains}
@@ -147,7 +150,7 @@ class Evaluator:
         return [
             batch
             for _, tokens in self._windows((domain,))
-            for batch in tokens.split(max(1, self.batch_tokens // tokens.shape[1]))
+            for batch in tokens.split(self._rows(tokens.shape[1]))
         ]
 
     def _passes(
@@ -160,8 +163,45 @@ class Evaluator:
                     group, tokens = _some(group, tokens, [blocks[name] for name in names])
                 if not len(tokens):
                     continue
-                step = max(1, self.batch_tokens // tokens.shape[1])
-                yield group, [self._batch_nats(batch) for batch in tokens.split(step)]
+                yield group, self._nats_of(tokens)
+
+    def _nats_of(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Return the nats of windows in batches; one that memory does not hold is halved."""
+        pieces: list[torch.Tensor] = []
+        done = 0
+        while done < len(tokens):
+            rows = self._rows(tokens.shape[1])
+            try:
+                pieces.append(self._batch_nats(tokens[done : done + rows]))
+            except RuntimeError as error:
+                self.halve(tokens.shape[1], error)
+            else:
+                done += rows
+        return pieces
+
+    def _rows(self, length: int) -> int:
+        return max(1, self.batch_tokens // length)
+
+    def halve(self, length: int, error: RuntimeError) -> None:
+        """Halve the batch of windows of `length` for good, now that memory did not hold it.
+
+        Raises `error` when it is about something else, RunError when one window is too much.
+        """
+        if not lacks_memory(error):
+            raise error
+        rows = self._rows(length)
+        if rows == 1:
+            raise RunError(
+                f"an evaluator's memory must hold one window of {length} tokens beside the model, "
+                "got too little; lower evaluate.sequence_length, or give trials more memory in "
+                "the cluster file"
+            ) from error
+        self.batch_tokens = rows // 2 * length
+        release_memory(self.device)
+
+    def limit_batch(self, halvings: int) -> None:
+        """Score in batches that are halved so many times at least: a process died of the whole."""
+        self.batch_tokens = min(self.batch_tokens, max(1, self._first_batch_tokens >> halvings))
 
     def _sizes(self, name: str) -> np.ndarray:
         domain = self._domains.get(name)

@@ -151,15 +151,24 @@ class Scorer:
             self._slope = Slope(self._model, self.layout, self._flat)
         found: Slopes = {}
         for name in domains:
-            batches = self._evaluator.batches(name)
-            tokens = sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
-            gradient = self._slope.of_loss(batches)
+            gradient, tokens = self._gradient(self._slope, name)
             start = read_only(seed)
             found[name] = {
                 unit: product(gradient, read_only(vector), start) / tokens
                 for unit, vector in units.items()
             }
         return found
+
+    def _gradient(self, slope: Slope, domain: str) -> tuple[torch.Tensor, int]:
+        """Return d(summed nats of a domain)/d(parameters), and its scored tokens."""
+        while True:
+            batches = self._evaluator.batches(domain)
+            try:
+                gradient = slope.of_loss(batches)
+            except RuntimeError as error:
+                self._evaluator.halve(batches[0].shape[1], error)
+            else:
+                return gradient, sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
 
     def _with_prepared(self, method: Method, merge: Merge, inputs: MergeInputs) -> MergeInputs:
         """Return the inputs with what the method prepares of each member, kept for next time."""

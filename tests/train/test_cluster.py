@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
+from ablate.cluster import train
 from ablate.cluster.queue import JobQueue, Snapshot, Wait
-from ablate.cluster.train import _raise_failures, lanes_at_once, train_jobs
+from ablate.cluster.train import _Lanes, _raise_failures, train_jobs
 from ablate.errors import RunError, StudyError
-from ablate.resources import Cluster, TrainResources
+from ablate.resources import Cluster
 from ablate.train.finished import is_complete
 from ablate.train.job import Start, TrainingJob
 from ablate.train.loop import train_one
@@ -122,15 +124,72 @@ def test_an_impossible_zero_stage_is_refused_before_any_worker_starts(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_lanes_are_as_many_as_fit() -> None:
-    assert lanes_at_once(TrainResources(), jobs=8) == 2
-    assert lanes_at_once(TrainResources(), jobs=1) == 1
-    assert lanes_at_once(TrainResources(concurrent_runs=1), jobs=8) == 1
-    assert lanes_at_once(TrainResources(workers_per_run=2), jobs=8) == 1
-    with pytest.raises(StudyError, match=r"must hold one training run.*got room for 2"):
-        lanes_at_once(TrainResources(workers_per_run=3), jobs=8)
-    with pytest.raises(StudyError, match="1 GPUs, got room for 0"):
-        lanes_at_once(TrainResources(gpus_per_worker=1), jobs=8)
+def test_a_cluster_without_room_for_one_run_is_refused(root: Path) -> None:
+    jobs = [job(root, "a")]
+    four = Cluster.model_validate({"train": {"workers_per_run": 4}})
+    with pytest.raises(StudyError, match=r"workers_per_run 4 workers of 1 CPUs, got room for 2"):
+        train_jobs(jobs, four, Workspace(root), lambda *_: None)
+    gpus = Cluster.model_validate({"train": {"gpus_per_worker": 1}})
+    with pytest.raises(StudyError, match="1 CPUs and 1 GPUs, got room for 0"):
+        train_jobs(jobs, gpus, Workspace(root), lambda *_: None)
+
+
+class _Idle:
+    """A lane that runs until it is told to end."""
+
+    problem: str | None = None
+
+    def __init__(self, number: int) -> None:
+        self.number, self.running = number, False
+
+    def start(self) -> None:
+        self.running = True
+
+
+@pytest.mark.parametrize(
+    ("fits", "unfinished", "settings", "lanes"),
+    [
+        ([2], 8, {}, 2),
+        ([2], 1, {}, 1),
+        ([2], 8, {"concurrent_runs": 1}, 1),
+        ([2], 8, {"workers_per_run": 2}, 1),
+        ([2, 5], 8, {}, 5),  # nodes joined
+        ([2, 5], 3, {}, 3),
+        ([5, 2], 8, {}, 5),  # nodes were lost: the lanes wait for others
+    ],
+)
+def test_lanes_are_as_many_as_fit_and_more_when_nodes_join(
+    monkeypatch: pytest.MonkeyPatch,
+    fits: list[int],
+    unfinished: int,
+    settings: dict[str, int],
+    lanes: int,
+) -> None:
+    made: list[Any] = []
+
+    def make(number: int) -> Any:
+        made.append(_Idle(number))
+        return made[-1]
+
+    monkeypatch.setattr(train, "LOOK_SECONDS", 0.0)
+    several = _Lanes(make, {"CPU": 1.0}, Cluster.model_validate({"train": settings}))
+    for fit in fits:
+        monkeypatch.setattr(train, "room_for", lambda _, fit=fit: fit)
+        several.grow(unfinished)
+    assert [lane.number for lane in made if lane.running] == list(range(lanes))
+
+
+def test_a_cluster_that_lost_its_room_is_waited_for_and_then_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(train, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(train, "room_for", lambda _: 0)
+    several = _Lanes(lambda _: pytest.fail("no lane"), {"CPU": 1.0}, Cluster())
+    several.grow(1)
+    time.sleep(0.3)
+    with pytest.raises(RunError, match="what was trained is kept"):
+        several.grow(1)
 
 
 def test_a_dead_group_gets_its_job_back_until_it_failed_too_often(root: Path) -> None:

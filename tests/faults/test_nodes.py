@@ -1,0 +1,184 @@
+"""Nodes that are lost and nodes that join, with several Ray nodes on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import AutoscalingCluster
+from ray.cluster_utils import Cluster as RayNodes
+
+from ablate import engine
+from ablate.errors import StudyError
+from ablate.resources import Cluster
+from ablate.study import load_study
+from tests.faults.disturbing import LONGER, injections, lines, numbers
+
+pytestmark = [pytest.mark.multinode, pytest.mark.faults]
+WHERE = {
+    "train": {"checkpoint_seconds": 0.3, "max_failures": 20},
+    "trial": {"retries": 20},
+    "wait_minutes": 5,
+}
+
+
+@pytest.fixture
+def nodes() -> Iterator[RayNodes]:
+    """A head without CPUs, where the driver is, and nodes that tests add."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    cluster = RayNodes(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Meanwhile(threading.Thread):
+    """Does something once a moment of the run has come."""
+
+    def __init__(self, reached: Callable[[], bool], act: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.reached, self.act = reached, act
+        self.done = False
+        self.start()
+
+    def run(self) -> None:
+        while not self.reached():
+            time.sleep(0.02)
+        self.act()
+        self.done = True
+
+
+def run(place: Path, nodes: RayNodes, *overrides: str) -> None:
+    where = Cluster.model_validate({**WHERE, "address": nodes.address})
+    engine.run(load_study(place / "study.yaml", (*LONGER, *overrides)), cluster=where)
+
+
+def test_a_node_lost_in_training(place: Path, nodes: RayNodes, calm: dict[str, Any]) -> None:
+    nodes.add_node(num_cpus=1)
+    lost = nodes.add_node(num_cpus=1)
+    work = place / "work"
+
+    def lose() -> None:
+        nodes.remove_node(lost, allow_graceful=False)
+        injections["node lost in training"] += 1
+
+    when = Meanwhile(lambda: lines(work / "logs/train-unit*") >= 30, lose)
+    run(place, nodes)
+    assert when.done
+    assert numbers(work) == calm
+
+
+def test_all_nodes_lost_in_training_and_another_joins(
+    place: Path, nodes: RayNodes, calm: dict[str, Any]
+) -> None:
+    lost = nodes.add_node(num_cpus=1)
+    work = place / "work"
+
+    def replace() -> None:
+        nodes.remove_node(lost, allow_graceful=False)
+        injections["all nodes lost in training"] += 1
+        time.sleep(8)
+        nodes.add_node(num_cpus=2)
+
+    when = Meanwhile(lambda: lines(work / "logs/train-unit*") >= 10, replace)
+    run(place, nodes)
+    assert when.done
+    assert numbers(work) == calm
+
+
+@pytest.mark.parametrize("rows", [0, 4, 7])
+def test_a_node_lost_in_search_with_the_only_copy_of_units(
+    rows: int, place: Path, nodes: RayNodes, undisturbed: Callable[..., Path]
+) -> None:
+    """The pool is loaded while there is one node; it goes when another has joined."""
+    calm = undisturbed(LONGER)
+    shutil.copytree(calm, place / "work")
+    journal = place / "work/trials.jsonl"
+    journal.unlink()
+    only = nodes.add_node(num_cpus=2)
+
+    def lose() -> None:
+        nodes.add_node(num_cpus=2)
+        nodes.remove_node(only, allow_graceful=False)
+        injections["node lost with the only copy of units"] += 1
+
+    when = Meanwhile(lambda: lines(journal) >= rows and models_are_held(), lose)
+    run(place, nodes)
+    assert when.done
+    assert numbers(place / "work") == numbers(calm)
+
+
+def models_are_held() -> bool:
+    """Return whether the object stores hold more than a few small values."""
+    if not ray.is_initialized():
+        return False
+    kind = "object_store_memory"
+    return ray.cluster_resources().get(kind, 0) - ray.available_resources().get(kind, 0) > 1e6
+
+
+def test_work_that_no_node_holds_is_refused_at_once(place: Path, nodes: RayNodes) -> None:
+    nodes.add_node(num_cpus=1)
+    study = load_study(place / "study.yaml", LONGER)
+    base = {"address": nodes.address}
+    for section, told in (
+        ({"prepare": {"cpus": 2}}, "a task of prepare.cpus of 2 CPUs, got room for 0"),
+        ({"train": {"cpus_per_worker": 2}}, "workers_per_run 1 workers of 2 CPUs"),
+        ({"train": {"workers_per_run": 2}}, "got room for 1"),
+        ({"trial": {"cpus": 2}}, "an evaluator of 2 CPUs, got room for 0"),
+    ):
+        where = Cluster.model_validate({**base, **section})
+        with pytest.raises(StudyError) as refused:
+            engine.run(study, cluster=where)
+        assert told in str(refused.value), refused.value
+        injections["fewer CPUs than asked"] += 1
+
+
+def test_more_runs_than_nodes_are_trained_in_turn(
+    place: Path, nodes: RayNodes, calm: dict[str, Any]
+) -> None:
+    """Five runs at once are asked for, three CPUs are there: nothing waits for ever."""
+    for _ in range(3):
+        nodes.add_node(num_cpus=1)
+    where = Cluster.model_validate(
+        {**WHERE, "address": nodes.address, "train": {"concurrent_runs": 5}}
+    )
+    engine.run(load_study(place / "study.yaml", LONGER), cluster=where)
+    injections["fewer CPUs than asked"] += 1
+    assert numbers(place / "work") == calm
+
+
+def test_an_autoscaling_cluster_is_asked_for_nodes_and_waited_for(
+    place: Path, calm: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    cluster = AutoscalingCluster(
+        head_resources={"CPU": 0},
+        worker_node_types={
+            "cpu_node": {
+                "resources": {"CPU": 1, "object_store_memory": 200_000_000},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": 2,
+            }
+        },
+        autoscaler_v2=False,
+    )
+    cluster.start()
+    try:
+        where = Cluster.model_validate(
+            {**WHERE, "address": "auto", "train": {"concurrent_runs": 2}}
+        )
+        engine.run(load_study(place / "study.yaml", LONGER), cluster=where)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    injections["a cluster that starts without nodes"] += 1
+    assert "waiting for nodes" in capfd.readouterr().err
+    assert numbers(place / "work") == calm
