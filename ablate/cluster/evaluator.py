@@ -172,7 +172,7 @@ def _scores(scores: dict[str, DomainScore]) -> dict[str, Any]:
 def _merge(config: dict[str, Any], store: Store) -> Merge:
     members = [(name, index) for name, index, _ in config["members"]]
     weights = [share for _, _, share in config["members"]]
-    vectors = [store.vector(member) for member in members]
+    vectors = store.vectors(members)
     if config["seed"]:  # a linear merge with a share of the seed: one more member
         vectors, weights = [store.seed(), *vectors], [config["seed"], *weights]
     kind = merge_method(config["method"]).statistics

@@ -52,7 +52,7 @@ def _scored(
 ) -> Scores:
     store, settings = desk
     members, weights = _matrix(mixtures)
-    units = [store.vector(member) for member in members]
+    units = store.vectors(members)
     scorer = Scorer(settings, [domain])
     started = time.perf_counter()
     scores = logit_ensemble(scorer, domain.name, units, weights)

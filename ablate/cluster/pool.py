@@ -38,19 +38,19 @@ class Store:
     names: Mapping[Member, str]
     statistics: Mapping[Statistics, Mapping[Member, Any]] = field(default_factory=dict)
 
-    def vector(self, member: Member) -> np.ndarray:
-        """Return one unit's vector, mapped from the store without a copy."""
-        found: np.ndarray = ray.get(self.references[member])
-        return found
+    def vectors(self, members: Sequence[Member]) -> list[np.ndarray]:
+        """Return units' vectors, mapped from the store without a copy."""
+        return list(ray.get([self.references[member] for member in members]))
 
     def seed(self) -> np.ndarray:
         """Return the seed's vector."""
-        return self.vector(SEED)
+        return self.vectors([SEED])[0]
 
     def units(self) -> dict[str, np.ndarray]:
         """Return every stored unit's vector by its fingerprint."""
         members = [member for member in self.references if member != SEED]
-        return {self.names[member]: self.vector(member) for member in members}
+        names = [self.names[member] for member in members]
+        return dict(zip(names, self.vectors(members), strict=True))
 
     def statistics_of(self, kind: Statistics, members: Sequence[Member]) -> list[Any]:
         """Return what a merge method asks of each of `members`."""

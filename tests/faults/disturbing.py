@@ -22,7 +22,6 @@ SECONDS = ("merge_seconds", "evaluate_seconds")
 # More and smaller steps than the small study's, so that there are moments to disturb.
 LONGER = (
     "train.batch_tokens=128",
-    "seed.batch_tokens=128",
     "evaluate.tokens_per_domain=4000",
 )
 VALIDATED = (*LONGER, "validate={mixtures: 3}")

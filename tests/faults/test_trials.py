@@ -84,7 +84,6 @@ def test_a_pool_larger_than_the_object_store(place: Path) -> None:
     wide = (
         "model.overrides={hidden_size: 512, intermediate_size: 1024, num_hidden_layers: 3}",
         "train.batch_tokens=1024",
-        "seed.batch_tokens=1024",
         "evaluate.tokens_per_domain=500",
     )
     roomy = Run(place, overrides=wide, cluster="{cpus: 2, object_store_gb: 1}")
