@@ -181,3 +181,56 @@ def test_a_device_gives_the_losses_of_the_cpu(family: str) -> None:
         bind(bound, layout_of(bound), dtype, "cuda")
         for name, score in Evaluator(bound, DOMAINS, length=LENGTH).score().items():
             assert score.loss == pytest.approx(expected[name].loss, rel=slack)
+
+
+def with_memory_for(
+    monkeypatch: pytest.MonkeyPatch, evaluator: Evaluator, rows: int, tried: list[int]
+) -> None:
+    """Let torch run out of memory above so many windows in one pass."""
+    whole = evaluator._hidden
+
+    def hidden(tokens: torch.Tensor) -> torch.Tensor:
+        tried.append(len(tokens))
+        if len(tokens) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(tokens)
+
+    monkeypatch.setattr(evaluator, "_hidden", hidden)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = small_model("llama")
+    reference = Evaluator(model, DOMAINS, length=LENGTH).score_blocks()
+    evaluator = Evaluator(model, DOMAINS, length=LENGTH, batch_tokens=8 * LENGTH)
+    tried: list[int] = []
+    with_memory_for(monkeypatch, evaluator, 2, tried)
+    for name, nats in evaluator.score_blocks().items():
+        np.testing.assert_allclose(nats, reference[name], rtol=1e-5)
+    assert tried[:3] == [8, 4, 2] and max(tried[2:]) == 2
+    assert evaluator.batch_tokens == 2 * LENGTH
+    evaluator.limit_batch(3)
+    assert evaluator.batch_tokens == LENGTH
+
+
+def test_a_window_that_memory_does_not_hold_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluator = Evaluator(small_model("llama"), DOMAINS, length=LENGTH)
+    with_memory_for(monkeypatch, evaluator, 0, [])
+    with pytest.raises(RunError, match=r"must hold one window of 32 tokens.*lower evaluate"):
+        evaluator.score()
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluator = Evaluator(small_model("llama"), DOMAINS, length=LENGTH)
+
+    def broken(tokens: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(evaluator, "_hidden", broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        evaluator.score()
