@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.internal_api import node_stats
 from ray.cluster_utils import AutoscalingCluster
 from ray.cluster_utils import Cluster as RayNodes
 
 from ablate import engine
+from ablate.cluster.pool import Store, store_pool
+from ablate.cluster.session import session
 from ablate.errors import StudyError
 from ablate.resources import Cluster
 from ablate.study import load_study
+from bench.tune import make_pool
 from tests.faults.disturbing import LONGER, injections, lines, numbers
 
 pytestmark = [pytest.mark.multinode, pytest.mark.faults]
@@ -121,6 +125,42 @@ def models_are_held() -> bool:
         return False
     kind = "object_store_memory"
     return ray.cluster_resources().get(kind, 0) - ray.available_resources().get(kind, 0) > 1e6
+
+
+def store_bytes() -> dict[str, int]:
+    """Return the bytes in each node's object store that holds anything large."""
+    found = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False)
+            found[node["NodeID"]] = stats.store_stats.object_store_bytes_used
+    return {name: held for name, held in found.items() if held > 1_000_000}
+
+
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+class Reader:
+    """A process that maps every member, as an evaluator does."""
+
+    def read(self, store: Store, members: list[tuple[str, int]]) -> tuple[str, float]:
+        self.vectors = store.vectors(members)
+        node: str = ray.get_runtime_context().get_node_id()
+        return node, float(sum(vector.sum(dtype="f8") for vector in self.vectors))
+
+
+def test_each_node_fetches_a_unit_once(tmp_path: Path, nodes: RayNodes) -> None:
+    for _ in range(2):
+        nodes.add_node(num_cpus=2)
+    pool, layout = make_pool(tmp_path, hidden=256, partitions=4)
+    with session(Cluster(address=nodes.address)):
+        store = store_pool(pool, layout, tmp_path, set(pool.by_member))
+        members = list(store.references)
+        readers = [Reader.remote() for _ in range(4)]  # type: ignore[attr-defined]
+        heard = ray.get([reader.read.remote(store, members) for reader in readers])
+        held = store_bytes()
+    pool_bytes = 4 * layout.numel * len(members)
+    assert len({node for node, _ in heard}) == 2 and len({total for _, total in heard}) == 1
+    assert {node for node, _ in heard} == set(held)
+    assert all(0.99 < found / pool_bytes < 1.05 for found in held.values()), (held, pool_bytes)
 
 
 def test_work_that_no_node_holds_is_refused_at_once(place: Path, nodes: RayNodes) -> None:

@@ -87,6 +87,4 @@ def test_what_hangs_is_tried_twice_and_then_named(
         errors.on_trial_start(0, [], SimpleNamespace(trial_id=name))
         now[0] += 31
         die(errors, name, tmp_path, "ActorDiedError: exit code 1")
-    assert [scored.error for scored in asked.heard] == [
-        "it took longer than trial.timeout_seconds"
-    ]
+    assert [scored.error for scored in asked.heard] == ["it took longer than trial.timeout_seconds"]
