@@ -187,9 +187,10 @@ def merge_seconds(setting: Setting, members: float) -> float:
 def _scoring_start(setting: Setting) -> float:
     """Return the seconds until evaluators score: processes, and the pool on every node."""
     hardware = setting.hardware
-    loaded = setting.memory.pool / (hardware.storage * hardware.nodes)
-    shared = setting.memory.pool / hardware.network if hardware.nodes > 1 else 0.0
-    return EVALUATOR_START / hardware.start_share + loaded + shared
+    # Each node reads its part of the pool, and has the other parts from the others.
+    part = setting.memory.pool / hardware.nodes
+    others = (hardware.nodes - 1) * part / hardware.network
+    return EVALUATOR_START / hardware.start_share + part / hardware.storage + others
 
 
 def _rate(value: float) -> str:

@@ -116,11 +116,15 @@ def break_even_tokens(one: Inputs) -> float:
     return whole_unit_bytes(one) / a_token
 
 
-def whole_unit_limit(one: Inputs) -> float:
-    """Return the trials an hour that whole units cannot exceed: by GPUs, or by nodes' networks."""
+def whole_unit_limit(one: Inputs, moved: float | None = None) -> float:
+    """Return the trials an hour that whole units cannot exceed: by GPUs, or by nodes' networks.
+
+    `moved` are the bytes between nodes per trial where they are known: evaluators of a node that
+    wait for the same unit share its way, so a few less than `whole_unit_bytes`.
+    """
     busy = merge_seconds(one) + compute_seconds(one) + one.ceremony
     by_gpus = one.nodes * one.gpus / busy
-    moved = whole_unit_bytes(one)
+    moved = whole_unit_bytes(one) if moved is None else moved
     by_network = one.nodes * one.network / moved if moved else by_gpus
     return 3600 * min(by_gpus, by_network)
 

@@ -291,7 +291,7 @@ def row(one: Inputs) -> None:
         f"{one.members:>7.0f} {one.tokens / 1e3:>5,.0f}k {whole.bytes_per_trial / 1e9:>8.1f} "
         f"{parts.bytes_per_trial / 1e9:>8.1f}  {whole.trials_per_hour:>8,.0f} "
         f"{ahead.trials_per_hour:>10,.0f} {parts.trials_per_hour:>10,.0f}  "
-        f"{ahead.trials_per_hour / whole_unit_limit(one):>7.0%} "
+        f"{ahead.trials_per_hour / whole_unit_limit(one, ahead.bytes_per_trial):>7.0%} "
         f"{parts.trials_per_hour / sliced_limit(one):>6.0%} {break_even_tokens(one) / 1e6:>7.1f}M"
     )
 

@@ -58,11 +58,11 @@ def test_whole_units_come_near_their_limit_and_not_above(
 ) -> None:
     """Much text: the GPUs set the pace. Little text: the networks do."""
     one = small(scale, tokens=tokens, network_gbps=100)
-    limit = scale.whole_unit_limit(one)
     hours = 100 * simulate.whole_hours(one) / 8
-    found = simulate.whole_units(one, hours, prefetch=True).trials_per_hour
-    assert least * limit < found < 1.02 * limit
-    assert simulate.whole_units(one, hours).trials_per_hour < 1.02 * found
+    ahead = simulate.whole_units(one, hours, prefetch=True)
+    limit = scale.whole_unit_limit(one, ahead.bytes_per_trial)
+    assert least * limit < ahead.trials_per_hour < 1.02 * limit
+    assert simulate.whole_units(one, hours).trials_per_hour < 1.02 * ahead.trials_per_hour
 
 
 def test_a_pipeline_is_as_fast_as_its_slowest_server(
