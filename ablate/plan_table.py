@@ -121,9 +121,12 @@ def _seconds(seconds: float | None) -> str:
 
 
 def duration(hours: float) -> str:
-    """Return a time as text: seconds, minutes, hours or days."""
+    """Return a time as text: seconds, minutes, hours, days or years."""
     if hours < 1 / 30:
         return f"{hours * 3600:.0f} s"
     if hours < 2:
         return f"{hours * 60:.0f} min"
-    return f"{hours:,.1f} h" if hours < 100 else f"{hours / 24:,.1f} d"
+    if hours < 100:
+        return f"{hours:,.1f} h"
+    days = hours / 24
+    return f"{days:,.1f} d" if days < 10_000 else f"{days / 365.25:.3g} years"

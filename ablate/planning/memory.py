@@ -99,7 +99,7 @@ def zero_stage(deepspeed: Mapping[str, Any], precision: str) -> int:
 
 
 def _is_offloaded(zero: Mapping[str, Any], key: str) -> bool:
-    return zero.get(key, {}).get("device", "none") != "none"
+    return bool(zero.get(key, {}).get("device", "none") != "none")
 
 
 def _activations(study: Study, shape: ModelShape, batch: Batch) -> float:
@@ -148,4 +148,4 @@ def problems_of(memory: Memory, cluster: Cluster, places: Places) -> list[str]:
 
 
 def _gb(size: float) -> str:
-    return f"{size / 1e9:.3g} GB"
+    return f"{size / 1e9:,.0f} GB" if size >= 1e11 else f"{size / 1e9:.3g} GB"

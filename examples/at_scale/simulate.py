@@ -254,8 +254,8 @@ def rhythm(one: Inputs) -> tuple[float, float]:
 
 
 def whole_hours(one: Inputs) -> float:
-    """Return hours in which every evaluator of whole units does about eight trials."""
-    return 8 * one.nodes * one.gpus / whole_unit_limit(one)
+    """Return hours in which every evaluator of whole units does about four trials."""
+    return 4 * one.nodes * one.gpus / whole_unit_limit(one)
 
 
 def sliced_hours(one: Inputs) -> float:
