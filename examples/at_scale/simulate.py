@@ -268,15 +268,11 @@ def table(one: Inputs) -> None:
     print(f"{one.units:.0f} units of {one.unit / 1e9:.1f} GB ({one.pool / 1e12:.1f} TB) on "
           f"{one.nodes:.0f} nodes of {one.gpus:.0f} GPUs")  # fmt: skip
     print(f"memory of a node: whole units {whole_unit_memory(one) / 1e9:,.0f} GB ("
-          f"{one.pool / one.nodes / 1e9:,.0f} own, {one.cached_units} copies), slices "
+          f"{one.pool / one.nodes / 1e9:,.0f} own, {one.cached_units} copies),\nslices "
           f"{sliced_memory(one) / 1e9:,.0f} GB ({one.groups} groups of {one.nodes_per_group} "
           f"nodes); a node has {one.node_memory_gb:,.0f} GB")  # fmt: skip
-    print(
-        "\n                  GB between nodes         trials/h, simulated          of limit   even at"
-    )
-    print(
-        "members tokens    whole   slices     whole  +prefetch     slices    whole slices   tokens"
-    )
+    print("\n           GB between nodes   trials/h, simulated            of limit    even")
+    print("members tokens  whole slices     whole +prefetch     slices whole slices     at")
     for members in (2, 8, 32):
         for tokens in (65_536, 1_048_576, 8_388_608):
             row(replace(one, members=members, tokens=tokens))
@@ -288,11 +284,11 @@ def row(one: Inputs) -> None:
     whole, ahead = whole_units(one, hours), whole_units(one, hours, prefetch=True)
     parts = sliced(one, sliced_hours(one))
     print(
-        f"{one.members:>7.0f} {one.tokens / 1e3:>5,.0f}k {whole.bytes_per_trial / 1e9:>8.1f} "
-        f"{parts.bytes_per_trial / 1e9:>8.1f}  {whole.trials_per_hour:>8,.0f} "
-        f"{ahead.trials_per_hour:>10,.0f} {parts.trials_per_hour:>10,.0f}  "
-        f"{ahead.trials_per_hour / whole_unit_limit(one, ahead.bytes_per_trial):>7.0%} "
-        f"{parts.trials_per_hour / sliced_limit(one):>6.0%} {break_even_tokens(one) / 1e6:>7.1f}M"
+        f"{one.members:>7.0f} {one.tokens / 1e3:>5,.0f}k {whole.bytes_per_trial / 1e9:>6.1f} "
+        f"{parts.bytes_per_trial / 1e9:>6.1f} {whole.trials_per_hour:>9,.0f} "
+        f"{ahead.trials_per_hour:>9,.0f} {parts.trials_per_hour:>10,.0f} "
+        f"{ahead.trials_per_hour / whole_unit_limit(one, ahead.bytes_per_trial):>5.0%} "
+        f"{parts.trials_per_hour / sliced_limit(one):>6.0%} {break_even_tokens(one) / 1e6:>5.1f}M"
     )
 
 
