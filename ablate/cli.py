@@ -205,9 +205,10 @@ def schema(
 def plan(
     study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
 ) -> None:
-    """Print partitions, units, tokens, costs and the naive way beside them; change nothing."""
+    """Print work, wall time, memory, traffic and cost, and the naive way; change nothing."""
+    from ablate.plan_table import plan_table
     from ablate.planning import plan as make_plan
-    from ablate.tables import console, plan_table
+    from ablate.tables import console
 
     asked, where = _load(study, overrides, cluster)
     found = make_plan(asked, cluster=where)

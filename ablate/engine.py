@@ -19,7 +19,7 @@ from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
 from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.on_ray import answer, model_layout, run_jobs, scorer_settings
-from ablate.planning import plan
+from ablate.planning.work import work_of
 from ablate.plugins import resolve
 from ablate.progress import note
 from ablate.report import ReportContent, figures_of, gather, render, write_figures
@@ -150,7 +150,7 @@ def _content(standing: Standing, board: Leaderboard, cluster: Cluster) -> Report
             study=standing.study,
             corpus=standing.corpus,
             pool=standing.pool,
-            plan=plan(standing.study, cluster=cluster).to_json(),
+            plan=work_of(standing.study, cluster=cluster).to_json(),
             agreement=standing.agreement,
         )
 

@@ -65,6 +65,40 @@ class PrepareResources(Settings):
     cpus: Float = Field(1, gt=0, description="CPUs that Ray reserves for a task.")
 
 
+class NodeResources(Settings):
+    """What a node is, for `ablate plan` only: no run reads it. null = as this machine."""
+
+    count: Int = Field(1, ge=1, description="Nodes, all alike.")
+    cpus: Int | None = Field(None, ge=1, description="CPUs of a node; null = as here.")
+    gpus: Int | None = Field(None, ge=0, description="GPUs of a node; null = as here.")
+    memory_gb: Float | None = Field(None, gt=0, description="Memory, GB; null = as here.")
+    gpu_memory_gb: Float = Field(80, gt=0, description="Memory of one GPU, GB.")
+    object_store_gb: Float | None = Field(
+        None,
+        gt=0,
+        description="Object store of a node, GB; null = object_store_gb, or Ray's choice.",
+    )
+    cpu_gflops: Float | None = Field(
+        None, gt=0, description="Sustained GFLOP/s of one CPU thread; null = measured here."
+    )
+    gpu_tflops: Float = Field(
+        400, gt=0, description="Sustained TFLOP/s of one GPU in training and scoring."
+    )
+    memory_gb_per_second: Float | None = Field(
+        None, gt=0, description="GB/s of all merges of a node together; null = measured here."
+    )
+    gpu_link_gb_per_second: Float = Field(
+        25, gt=0, description="GB/s from a node's memory to each of its GPUs."
+    )
+    network_gbps: Float = Field(10, gt=0, description="Gbit/s of a node's network, each way.")
+    storage_gb_per_second: Float = Field(
+        1, gt=0, description="GB/s at which one node reads the workspace, or what spilled."
+    )
+    price_per_hour: Float | None = Field(
+        None, ge=0, description="Price of one node for an hour, any currency; null = no cost."
+    )
+
+
 class Cluster(Settings):
     """A Ray cluster and its shares."""
 
@@ -88,6 +122,9 @@ class Cluster(Settings):
     deepspeed: dict[str, Any] = Field(
         {"zero_optimization": {"stage": 0}},
         description="DeepSpeed JSON (or the path of one): placement only, e.g. ZeRO, offload.",
+    )
+    nodes: NodeResources = Field(
+        NodeResources(), description="What a node is: for `plan` only; no run reads it."
     )
 
     @model_validator(mode="after")

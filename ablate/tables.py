@@ -10,10 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.corpus import Corpus
-from ablate.planning import Plan
 from ablate.report.leaders import leaders_of
 from ablate.search.candidates import ENSEMBLE
-from ablate.search.choice import large
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
@@ -210,53 +208,6 @@ def trial_table(row: Trial) -> Table:
     return table
 
 
-def plan_table(plan: Plan) -> list[Table | Text]:
-    """Return partitions, work and costs."""
-    table = plain_table(f"{plan.study}: partitions" + ("" if plan.exact else " (estimates)"))
-    for title in ("documents", "tokens", "units", "unused tokens"):
-        table.add_column(title, justify="right")
-    for part in plan.partitions:
-        table.add_row(
-            Text(part.name),
-            f"{part.documents:,}",
-            count(part.tokens),
-            str(part.units),
-            count(max(0, part.unused_tokens)),
-        )
-    work = plain_table("Work")
-    work.show_header = False
-    work.add_column("value", ratio=1)
-    asked = plan.training_flops + plan.search_flops + plan.validation_flops
-    ratio = plan.naive_flops / max(1, asked)
-    validation = (
-        f"about {plan.validation_runs} runs, {count(plan.validation_tokens)} tokens, "
-        f"{count(plan.validation_flops)}FLOP"
-        if plan.validation_runs
-        else "not asked for (validate: null)"
-    )
-    for name, value in (
-        ("model", f"{count(plan.parameters)} parameters"),
-        ("training", f"{plan.runs} runs, {count(plan.seed_tokens)} seed tokens + "
-         f"{count(plan.unit_training_tokens)} unit tokens, {count(plan.training_flops)}FLOP"),
-        ("search", f"{plan.trials:,} of {_mixtures(plan)} mixtures ({plan.algorithm}: {plan.why})"),
-        ("scoring", f"{count(plan.evaluated_tokens)} tokens a mixture, "
-         f"{count(plan.search_flops)}FLOP"),
-        ("validation", validation),
-        ("device time", f"about {_hours(plan.device_hours)} of one {plan.device} "
-         f"({plan.devices} in use)"),
-        ("the naive way", f"train every mixture: {count(plan.naive_flops)}FLOP, "
-         f"{_hours(plan.naive_device_hours)}: {ratio:.3g} times as much"),
-        ("memory", f"pool {count(plan.pool_bytes)}B, training {count(plan.worker_bytes)}B a run, "
-         f"evaluator {count(plan.evaluator_bytes)}B"),
-    ):  # fmt: skip
-        work.add_row(Text(name), Text(value))
-    return [table, work]
-
-
-def _mixtures(plan: Plan) -> str:
-    return "a continuum of" if plan.mixtures is None else large(plan.mixtures)
-
-
 def status_table(status: Status) -> Table:
     """Return what is done and what comes next."""
     table = plain_table("Status")
@@ -348,9 +299,3 @@ def _weights(row: Trial) -> Sequence[tuple[str, float]]:
 
 def _short(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _hours(hours: float) -> str:
-    if hours < 1 / 60:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.1f} h"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -155,8 +156,23 @@ def check_preset(settings: ModelSettings, sequence_length: int) -> None:
         AutoModelForCausalLM.from_config(config)
 
 
-def count_parameters(study: Study) -> int:
-    """Return the parameters of a study's model, tied ones once; no weights are made or read."""
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What a model's costs follow from. `parameters` counts tied ones once.
+
+    `multiplied` are the parameters that every token is multiplied with: an embedding that the
+    output projection does not share is only looked up.
+    """
+
+    parameters: int
+    multiplied: int
+    layers: int
+    width: int
+    vocabulary: int
+
+
+def model_shape(study: Study) -> ModelShape:
+    """Return the shape of a study's model; no weights are made or read."""
     settings = study.model
     if settings.path is None:
         vocabulary = (
@@ -173,7 +189,18 @@ def count_parameters(study: Study) -> int:
         model = AutoModelForCausalLM.from_config(
             config, trust_remote_code=settings.trust_remote_code
         )
-    return sum(parameter.numel() for parameter in model.parameters())
+    text = config.get_text_config()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    embedding = model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
+    shared = head is not None and head.weight is embedding
+    return ModelShape(
+        parameters=parameters,
+        multiplied=parameters if shared else parameters - embedding.numel(),
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        vocabulary=embedding.shape[0],
+    )
 
 
 def _tokenizer_size(path: str) -> int:

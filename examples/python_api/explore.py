@@ -44,9 +44,7 @@ def main(folder: Path) -> None:
     write_study(folder)
     study = ablate.load_study(folder / "study.yaml", ["search.space.max_size=4"])
     plan = ablate.plan(study)
-    print(
-        f"{plan.trials} mixtures to score, about {plan.device_hours * 60:.1f} minutes of one core"
-    )
+    print(f"{plan.work.trials} mixtures to score, {plan.forecast.seconds or 0:.0f} s here in all")
 
     corpus = ablate.prepare(study)
     for name, part in sorted(corpus.partitions.items()):

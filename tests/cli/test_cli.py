@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,34 @@ def test_plan_prints_costs_and_changes_nothing(
         3,
         sum(p["units"] for p in found["partitions"]) + 1,
     )
+    forecast = found["forecast"]
+    assert [stage["name"] for stage in forecast["stages"]] == ["prepare", "train", "search"]
+    assert forecast["seconds"] == pytest.approx(sum(s["seconds"] for s in forecast["stages"]))
+    assert forecast["hardware"]["cpus"] == os.cpu_count() and forecast["problems"] == []
     assert sorted(folder.rglob("*")) == before
+
+
+def test_plan_names_what_a_cluster_does_not_hold(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cluster.yaml").write_text(
+        "train: {gpus_per_worker: 1, workers_per_run: 2}\ntrial: {gpus: 0.5}\n"
+        "nodes: {count: 3, cpus: 8, gpus: 1, memory_gb: 64, gpu_memory_gb: 0.001, "
+        "object_store_gb: 0.001, memory_gb_per_second: 50, price_per_hour: 2}\n"
+    )
+    words = ("plan", str(folder / "study.yaml"), "--cluster", str(folder / "cluster.yaml"))
+    code, out, err = call(*words, capsys=capsys)
+    text = " ".join(out.split())
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 80
+    assert "does not fit a node's object store of 0.001 GB" in text
+    assert "a training worker of" in text and "raise the ZeRO stage" in text
+    assert "Wall time on 3 node(s) of 8 CPUs and 1 GPUs" in text and "cost 0." in text
+    forecast = json.loads(call(*words, "--json", capsys=capsys)[1])["forecast"]
+    assert forecast["places"]["lanes"] == 1 and forecast["places"]["nodes_per_run"] == 2
+    assert forecast["cost"] == pytest.approx(2 * 3 * forecast["seconds"] / 3600)
+    assert forecast["traffic"]["network"] == pytest.approx(
+        forecast["traffic"]["workers_between_nodes"] + 2 * forecast["memory"]["pool"]
+    )
 
 
 def test_plan_counts_what_validate_would_train(
@@ -76,7 +104,8 @@ def test_plan_counts_what_validate_would_train(
     # The one size of two partitions or more is both of them: all unit tokens in every run.
     assert found["validation_runs"] == 6
     assert found["validation_tokens"] == 6 * plain["unit_training_tokens"]
-    assert found["device_hours"] > plain["device_hours"]
+    assert found["validation_flops"] > plain["validation_flops"] == 0
+    assert [stage["name"] for stage in found["forecast"]["stages"]][-1] == "validate"
     # What is replayed beside a unit's text is no part of a mixture.
     replayed = [*asked, "train.replay={fraction: 0.5, from: seed}"]
     again = json.loads(call("plan", study, *replayed, "--json", capsys=capsys)[1])

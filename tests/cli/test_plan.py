@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ablate.errors import UserError
-from ablate.planning import plan
+from ablate.planning import work_of
 from ablate.study import Study
 
 
@@ -44,20 +44,20 @@ def study(folder: Path, **sections: Any) -> Study:
 
 
 def test_the_seeds_tokens_are_those_of_its_sources(tmp_path: Path) -> None:
-    found = plan(study(tmp_path))
+    found = work_of(study(tmp_path))
     assert not found.exact
     assert 100 * 200 < found.seed_tokens < 100 * 200 * 8
-    limited = plan(study(tmp_path, seed={"tokens": 2048}))
+    limited = work_of(study(tmp_path, seed={"tokens": 2048}))
     assert limited.seed_tokens == 2048
     assert not (tmp_path / "work").exists()
 
 
 def test_a_short_partition_is_planned_as_the_policy_says(tmp_path: Path) -> None:
     huge = {"unit_tokens": 10**12}
-    allowed = plan(study(tmp_path, corpus={**huge, "short_units": "allow"})).partitions[0]
+    allowed = work_of(study(tmp_path, corpus={**huge, "short_units": "allow"})).partitions[0]
     assert allowed.units == 1 and allowed.unit_tokens[0] == allowed.tokens
     assert allowed.unused_tokens == 0
-    repeated = plan(study(tmp_path, corpus={**huge, "short_units": "repeat"})).partitions[0]
+    repeated = work_of(study(tmp_path, corpus={**huge, "short_units": "repeat"})).partitions[0]
     assert repeated.unit_tokens == (10**12,) and repeated.unused_tokens == 0
 
 
@@ -74,6 +74,6 @@ def test_what_a_run_would_refuse_is_refused(
     tmp_path: Path, section: str, values: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(UserError, match=expected) as caught:
-        plan(study(tmp_path, **{section: values}))
+        work_of(study(tmp_path, **{section: values}))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "work").exists()

@@ -23,7 +23,7 @@ LAYERS = [
     {"validating"},
     {"planning"},
     {"engine", "exporting", "status", "submitting"},
-    {"tables", "agreement_table"},
+    {"tables", "agreement_table", "plan_table"},
     {"cli"},
     {"__main__"},
 ]
@@ -32,7 +32,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {
     ("settings", "progress"), ("mixture_text", "mixture"), ("mixture_text", "study"),
     ("study", "resources"), ("merge", "models"), ("search", "evaluate"), ("workspace", "progress"),
-    ("validate", "report"), ("agreement_table", "tables"), ("standing", "imports"),
+    ("validate", "report"), ("agreement_table", "tables"), ("plan_table", "tables"), ("standing", "imports"),
     ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
 }  # fmt: skip
 
