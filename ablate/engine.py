@@ -21,7 +21,7 @@ from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.on_ray import answer, model_layout, run_jobs, scorer_settings
 from ablate.planning import plan
 from ablate.plugins import resolve
-from ablate.progress import note
+from ablate.progress import note, stage, tell
 from ablate.report import ReportContent, figures_of, gather, render, write_figures
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Algorithm, Task
@@ -38,9 +38,10 @@ from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.predictors.predictor import one_thread
-from ablate.search.questions import Question, Questions
+from ablate.search.questions import Question, Questions, told
 from ablate.search.spaces.groups import partition_groups
 from ablate.search.table import Trial, write_table
+from ablate.stage_log import logged
 from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
@@ -119,7 +120,7 @@ def report(study: Study, *, cluster: Cluster | None = None) -> Path:
     """
     workspace = study.open_workspace()
     standing = standing_of(study, workspace)
-    with workspace.lock():
+    with workspace.lock(), logged(workspace.logs):
         board = standing.leaderboard(Journal(workspace.journal))
         return _report(standing, board, cluster or Cluster())
 
@@ -137,6 +138,7 @@ def report_figures(
     return write_figures(figures, folder, formats)
 
 
+@stage("report")
 def _report(standing: Standing, board: Leaderboard, cluster: Cluster) -> Path:
     path = standing.workspace.report
     write_atomic(path, render(_content(standing, board, cluster)).encode())
@@ -185,15 +187,17 @@ def _held(study: Study) -> Iterator[Workspace]:
     Ray is started when a stage needs it, and kept to the end.
     """
     workspace = study.open_workspace()
-    with workspace.lock(), kept_session():
+    with workspace.lock(), logged(workspace.logs), kept_session():
         write_atomic(workspace.study, to_yaml(study).encode())
         yield workspace
 
 
+@stage("prepare")
 def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
     return prepare_corpus(study, workspace, TaskMap(cluster))
 
 
+@stage("train")
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     check_search(study)
     check_imports(study)
@@ -258,6 +262,7 @@ def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
     )
 
 
+@stage("search")
 def _search(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> Leaderboard:
@@ -345,6 +350,7 @@ def _proposals(standing: Standing) -> int:
     return mixtures * len(standing.study.search.merge.methods)
 
 
+@stage("score")
 def _score(
     study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
 ) -> Trial:
@@ -361,6 +367,7 @@ def _score(
     if missing and _fits_here(candidate, cluster):
         scored = answer_here(standing, question, scorer_settings(standing, cluster))
         journal.append(candidate, scored)
+        tell("trial", **told(standing.frame, candidate, scored, journal.get(candidate.key)))
     elif missing:
         questions = Questions(
             pool=standing.pool,

@@ -21,7 +21,7 @@ from ablate.merge import Statistics, merge_method
 from ablate.mixture import Mixture
 from ablate.models.layout import Layout, layout_of
 from ablate.models.load import load_model
-from ablate.progress import bar
+from ablate.progress import bar, tell
 from ablate.resources import Cluster
 from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE, Candidate, mixture_candidate
 from ablate.search.journal import Journal, Scored
@@ -38,6 +38,8 @@ Member = tuple[str, int]
 def run_jobs(jobs: list[TrainingJob], workspace: Workspace, cluster: Cluster) -> None:
     """Train the jobs whose folders are not complete."""
     missing = [job for job in jobs if not is_complete(job.path, job)]
+    if len(missing) < len(jobs):
+        tell("skipped", what=f"{len(jobs) - len(missing)} of {len(jobs)} models", why="complete")
     if not missing:
         return
     total = sum(job.recipe.tokens for job in missing)
@@ -51,6 +53,7 @@ def answer(
 ) -> None:
     """Score on Ray what the journal lacks; Ray is not started when it lacks nothing."""
     if not questions.peek():
+        tell("skipped", what="scoring", why="the journal holds every answer")
         return
     root, settings = standing.workspace.root, scorer_settings(standing, cluster)
     with session(cluster):
