@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ablate.cluster.logits import averaged_logits
+from ablate.cluster.metrics import trials_metered
 from ablate.cluster.pool import store_pool
 from ablate.cluster.room import require_evaluator
 from ablate.cluster.session import session
@@ -62,14 +63,15 @@ def answer(
         store = store_pool(standing.pool, layout, root, wanted)
         for kind in _statistics_kinds(questions.methods):
             store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
-        run_trials(
-            questions,
-            cluster=cluster,
-            settings=settings,
-            domains=domains_of(standing.corpus, root),
-            store=store,
-            total=total,
-        )
+        with trials_metered(store, 4 * layout.numel, cluster):
+            run_trials(
+                questions,
+                cluster=cluster,
+                settings=settings,
+                domains=domains_of(standing.corpus, root),
+                store=store,
+                total=total,
+            )
 
 
 def average_logits(standing: Standing, mixtures: Sequence[Mixture], cluster: Cluster) -> bool:
