@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ablate.cluster.session import TaskMap, kept_session
+from ablate.cluster.tracking import tracked
 from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
 from ablate.here import answer_here, score_ensemble, search_ensemble
@@ -65,8 +66,9 @@ def prepare(study: Study, *, cluster: Cluster | None = None) -> Corpus:
 
 def train(study: Study, *, cluster: Cluster | None = None) -> ModelPool:
     """Return the pool: the seed and one model per base unit, trained where they are missing."""
-    with _held(study) as workspace:
-        return _train(study, workspace, cluster or Cluster())
+    where = cluster or Cluster()
+    with _held(study) as workspace, tracked(study, workspace, where, "train"):
+        return _train(study, workspace, where)
 
 
 def search(
@@ -76,8 +78,9 @@ def search(
 
     `pool` defaults to the study's own; a mixture that was scored before is not scored again.
     """
-    with _held(study) as workspace:
-        return _search(study, workspace, pool, cluster or Cluster())
+    where = cluster or Cluster()
+    with _held(study) as workspace, tracked(study, workspace, where, "search"):
+        return _search(study, workspace, pool, where)
 
 
 def validate(
@@ -92,8 +95,9 @@ def validate(
     The mixtures are chosen from those that a search scored (`validate` in the study says how many
     and how); `pool` and `board` are the study's own, given to say what comes before.
     """
-    with _held(study) as workspace:
-        found, _ = validate_study(study, workspace, pool, cluster or Cluster())
+    where = cluster or Cluster()
+    with _held(study) as workspace, tracked(study, workspace, where, "validate"):
+        found, _ = validate_study(study, workspace, pool, where)
         return found
 
 
@@ -103,7 +107,7 @@ def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
     Returns the leaderboard.
     """
     where = cluster or Cluster()
-    with _held(study) as workspace:
+    with _held(study) as workspace, tracked(study, workspace, where, "run"):
         pool = _train(study, workspace, where)
         board = _search(study, workspace, pool, where)
         if study.validate_ is not None:
