@@ -145,11 +145,12 @@ class Mlflow:
             self._client.log_batch(self._run, metrics=metrics[first : first + MLFLOW_BATCH])
 
     def end(self, rows: Sequence[Row], outcome: str) -> None:
-        if rows:
-            table = as_table(rows)
-            self._client.log_table(self._run, table, "trials.json")
-        status = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[outcome]
-        self._mlflow.end_run(status=status)
+        try:
+            if rows:
+                self._client.log_table(self._run, as_table(rows), "trials.json")
+        finally:
+            status = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}[outcome]
+            self._mlflow.end_run(status=status)
 
 
 class Wandb:
@@ -176,6 +177,7 @@ class Wandb:
                 job_type=subject.verb,
                 dir=str(folder),
                 reinit="finish_previous",
+                resume=None,
                 # Results have standard output to themselves; no host, command or code is told.
                 settings=wandb.Settings(
                     console="off",

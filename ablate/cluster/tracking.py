@@ -6,6 +6,7 @@ left out with a note; the study goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -70,6 +71,7 @@ class Feed:
     """A listener whose thread sends trials and new steps to trackers."""
 
     def __init__(self, trackers: Mapping[str, Tracker], tail: StepTail) -> None:
+        self._opened = trackers
         self._trackers = dict(trackers)
         self._tail = tail
         self._heard: queue.SimpleQueue[Row] = queue.SimpleQueue()
@@ -121,8 +123,12 @@ class Feed:
         self._thread.join(END_SECONDS)
         if self._thread.is_alive():
             note(f"tracking: the last values were not sent in {END_SECONDS:.0f} s; left out")
-        else:
-            self._each(lambda tracker: tracker.end(self._rows, outcome))
+            return
+        left_out = [one for name, one in self._opened.items() if name not in self._trackers]
+        self._each(lambda tracker: tracker.end(self._rows, outcome))
+        for tracker in left_out:
+            with contextlib.suppress(*tracker.errors):  # said when it was left out
+                tracker.end((), "failed")
 
     def _work(self) -> None:
         while not self._over.wait(SEND_SECONDS):
