@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ablate.cluster.session import TaskMap, kept_session
+from ablate.cluster.tracking import tracked
 from ablate.corpus import Corpus
 from ablate.corpus import prepare as prepare_corpus
 from ablate.here import answer_here, score_ensemble, search_ensemble
@@ -21,7 +22,7 @@ from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.on_ray import answer, model_layout, run_jobs, scorer_settings
 from ablate.planning.work import work_of
 from ablate.plugins import resolve
-from ablate.progress import note
+from ablate.progress import note, stage, tell
 from ablate.report import ReportContent, figures_of, gather, render, write_figures
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Algorithm, Task
@@ -38,9 +39,10 @@ from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.predictors.predictor import one_thread
-from ablate.search.questions import Question, Questions
+from ablate.search.questions import Question, Questions, told
 from ablate.search.spaces.groups import partition_groups
 from ablate.search.table import Trial, write_table
+from ablate.stage_log import logged
 from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
@@ -64,8 +66,9 @@ def prepare(study: Study, *, cluster: Cluster | None = None) -> Corpus:
 
 def train(study: Study, *, cluster: Cluster | None = None) -> ModelPool:
     """Return the pool: the seed and one model per base unit, trained where they are missing."""
-    with _held(study) as workspace:
-        return _train(study, workspace, cluster or Cluster())
+    where = cluster or Cluster()
+    with _held(study) as workspace, tracked(study, workspace, where, "train"):
+        return _train(study, workspace, where)
 
 
 def search(
@@ -75,8 +78,9 @@ def search(
 
     `pool` defaults to the study's own; a mixture that was scored before is not scored again.
     """
-    with _held(study) as workspace:
-        return _search(study, workspace, pool, cluster or Cluster())
+    where = cluster or Cluster()
+    with _held(study) as workspace, tracked(study, workspace, where, "search"):
+        return _search(study, workspace, pool, where)
 
 
 def validate(
@@ -91,8 +95,9 @@ def validate(
     The mixtures are chosen from those that a search scored (`validate` in the study says how many
     and how); `pool` and `board` are the study's own, given to say what comes before.
     """
-    with _held(study) as workspace:
-        found, _ = validate_study(study, workspace, pool, cluster or Cluster())
+    where = cluster or Cluster()
+    with _held(study) as workspace, tracked(study, workspace, where, "validate"):
+        found, _ = validate_study(study, workspace, pool, where)
         return found
 
 
@@ -102,7 +107,7 @@ def run(study: Study, *, cluster: Cluster | None = None) -> Leaderboard:
     Returns the leaderboard.
     """
     where = cluster or Cluster()
-    with _held(study) as workspace:
+    with _held(study) as workspace, tracked(study, workspace, where, "run"):
         pool = _train(study, workspace, where)
         board = _search(study, workspace, pool, where)
         if study.validate_ is not None:
@@ -119,7 +124,7 @@ def report(study: Study, *, cluster: Cluster | None = None) -> Path:
     """
     workspace = study.open_workspace()
     standing = standing_of(study, workspace)
-    with workspace.lock():
+    with workspace.lock(), logged(workspace.logs):
         board = standing.leaderboard(Journal(workspace.journal))
         return _report(standing, board, cluster or Cluster())
 
@@ -137,6 +142,7 @@ def report_figures(
     return write_figures(figures, folder, formats)
 
 
+@stage("report")
 def _report(standing: Standing, board: Leaderboard, cluster: Cluster) -> Path:
     path = standing.workspace.report
     write_atomic(path, render(_content(standing, board, cluster)).encode())
@@ -185,15 +191,17 @@ def _held(study: Study) -> Iterator[Workspace]:
     Ray is started when a stage needs it, and kept to the end.
     """
     workspace = study.open_workspace()
-    with workspace.lock(), kept_session():
+    with workspace.lock(), logged(workspace.logs), kept_session():
         write_atomic(workspace.study, to_yaml(study).encode())
         yield workspace
 
 
+@stage("prepare")
 def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
     return prepare_corpus(study, workspace, TaskMap(cluster))
 
 
+@stage("train")
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     check_search(study)
     check_imports(study)
@@ -258,6 +266,7 @@ def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
     )
 
 
+@stage("search")
 def _search(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> Leaderboard:
@@ -345,6 +354,7 @@ def _proposals(standing: Standing) -> int:
     return mixtures * len(standing.study.search.merge.methods)
 
 
+@stage("score")
 def _score(
     study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
 ) -> Trial:
@@ -361,6 +371,7 @@ def _score(
     if missing and _fits_here(candidate, cluster):
         scored = answer_here(standing, question, scorer_settings(standing, cluster))
         journal.append(candidate, scored)
+        tell("trial", **told(standing.frame, candidate, scored, journal.get(candidate.key)))
     elif missing:
         questions = Questions(
             pool=standing.pool,

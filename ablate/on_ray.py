@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ablate.cluster.logits import averaged_logits
+from ablate.cluster.metrics import trials_metered
 from ablate.cluster.pool import store_pool
 from ablate.cluster.room import require_evaluator
 from ablate.cluster.session import session
@@ -21,7 +22,7 @@ from ablate.merge import Statistics, merge_method
 from ablate.mixture import Mixture
 from ablate.models.layout import Layout, layout_of
 from ablate.models.load import load_model
-from ablate.progress import bar
+from ablate.progress import bar, tell
 from ablate.resources import Cluster
 from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE, Candidate, mixture_candidate
 from ablate.search.journal import Journal, Scored
@@ -38,6 +39,8 @@ Member = tuple[str, int]
 def run_jobs(jobs: list[TrainingJob], workspace: Workspace, cluster: Cluster) -> None:
     """Train the jobs whose folders are not complete."""
     missing = [job for job in jobs if not is_complete(job.path, job)]
+    if len(missing) < len(jobs):
+        tell("skipped", what=f"{len(jobs) - len(missing)} of {len(jobs)} models", why="complete")
     if not missing:
         return
     total = sum(job.recipe.tokens for job in missing)
@@ -51,6 +54,7 @@ def answer(
 ) -> None:
     """Score on Ray what the journal lacks; Ray is not started when it lacks nothing."""
     if not questions.peek():
+        tell("skipped", what="scoring", why="the journal holds every answer")
         return
     root, settings = standing.workspace.root, scorer_settings(standing, cluster)
     with session(cluster):
@@ -59,14 +63,15 @@ def answer(
         store = store_pool(standing.pool, layout, root, wanted)
         for kind in _statistics_kinds(questions.methods):
             store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
-        run_trials(
-            questions,
-            cluster=cluster,
-            settings=settings,
-            domains=domains_of(standing.corpus, root),
-            store=store,
-            total=total,
-        )
+        with trials_metered(store, 4 * layout.numel, cluster):
+            run_trials(
+                questions,
+                cluster=cluster,
+                settings=settings,
+                domains=domains_of(standing.corpus, root),
+                store=store,
+                total=total,
+            )
 
 
 def average_logits(standing: Standing, mixtures: Sequence[Mixture], cluster: Cluster) -> bool:

@@ -1,12 +1,15 @@
-"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
+"""Progress on standard error: bars on a terminal, plain lines elsewhere.
+
+What is shown is also told to listeners (the stage log, trackers, metrics) as events.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +29,19 @@ class Advance(Protocol):
         """Move the bar."""
 
 
+class Listener(Protocol):
+    """Hear what happens in a stage (None outside of one)."""
+
+    def __call__(self, stage: str | None, event: str, values: Mapping[str, Any]) -> None:
+        """Hear one event; `values` are plain JSON values."""
+
+
 LINE_EVERY_SECONDS = 10.0
+TELL_EVERY_SECONDS = 60.0
+ERROR_LENGTH = 500
+
+_listeners: list[Listener] = []
+_stages: list[str] = []
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 quiet = False
@@ -38,8 +53,48 @@ def set_quiet(value: bool) -> None:
     quiet = value
 
 
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Have `listener` hear every event of this process until the end of the block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def tell(event: str, **values: Any) -> None:
+    """Tell the listeners that something happened in the present stage."""
+    for listener in _listeners:
+        listener(_stages[-1] if _stages else None, event, values)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Name the stage that the block (or the decorated function) is; tell its begin and end."""
+    began = time.monotonic()
+    _stages.append(name)
+    outcome: dict[str, Any] = {"outcome": "done"}
+    tell("begin")
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        text = f"{type(error).__name__}: {error}"[:ERROR_LENGTH]
+        outcome = {"outcome": "stopped"} if stopped else {"outcome": "failed", "error": text}
+        raise
+    finally:
+        tell("end", seconds=_since(began), **outcome)
+        _stages.pop()
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
+
+
 def note(text: str) -> None:
     """Print one line on standard error."""
+    tell("note", text=text)
     if not quiet:
         console.print(text, markup=False)
 
@@ -49,7 +104,32 @@ def bar(label: str, total: float) -> Iterator[Advance]:
     """Yield `advance(done, detail)`, where `done` is absolute, out of `total`.
 
     On a terminal this is a bar; elsewhere a line at most every ten seconds and one at the end.
+    Listeners are told at most once a minute, and at the end.
     """
+    began = told = time.monotonic()
+    reached: dict[str, Any] = {"done": 0, "detail": ""}
+
+    def say(event: str) -> None:
+        tell(event, part=label, total=total, seconds=_since(began), **reached)
+
+    with _shown(label, total) as show:
+
+        def advance(done: float, detail: str = "") -> None:
+            nonlocal told
+            show(done, detail)
+            reached.update(done=done, detail=detail or reached["detail"])
+            if time.monotonic() - told >= TELL_EVERY_SECONDS:
+                told = time.monotonic()
+                say("progress")
+
+        try:
+            yield advance
+        finally:
+            say("part")
+
+
+@contextmanager
+def _shown(label: str, total: float) -> Iterator[Advance]:
     if quiet:
         yield _nothing
     elif console.is_terminal:

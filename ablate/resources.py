@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ablate.errors import StudyError
 from ablate.settings import Float, Int, Settings, apply_overrides, build, read_yaml
@@ -99,6 +100,49 @@ class NodeResources(Settings):
     )
 
 
+class MlflowTracking(Settings):
+    """An MLflow run for each verb. Its secrets are MLFLOW_TRACKING_TOKEN or _USERNAME, _PASSWORD."""
+
+    uri: str | None = Field(
+        None, description="Server or store; null = MLFLOW_TRACKING_URI, else the workspace."
+    )
+    experiment: str | None = Field(None, description="Its name; null = the study's.")
+
+    @field_validator("uri")
+    @classmethod
+    def _without_secret(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).password is not None:
+            raise ValueError(
+                "must hold no password: cluster files are copied and sent; set MLFLOW_TRACKING_URI, "
+                "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment"
+            )
+        return value
+
+
+class WandbTracking(Settings):
+    """A Weights & Biases run for each verb. Its secret is WANDB_API_KEY, or `wandb login`'s."""
+
+    mode: Literal["offline", "online"] = Field(
+        "offline", description="offline = files in the workspace, for `wandb sync`; online = sent."
+    )
+    project: str = Field("ablate", min_length=1, description="Its project.")
+    entity: str | None = Field(None, description="User or team; null = the account's own.")
+
+
+class TensorboardTracking(Settings):
+    """TensorBoard's event files for each verb."""
+
+    folder: str | None = Field(None, description="Where; null = the workspace's own folder.")
+
+
+class Tracking(Settings):
+    """Where a run can be followed beside its logs: nowhere unless named."""
+
+    mlflow: MlflowTracking | None = Field(None, description="MLflow; {} = as it is by default.")
+    wandb: WandbTracking | None = Field(None, description="Weights & Biases.")
+    tensorboard: TensorboardTracking | None = Field(None, description="TensorBoard.")
+
+
 class Cluster(Settings):
     """A Ray cluster and its shares."""
 
@@ -119,6 +163,7 @@ class Cluster(Settings):
     prepare: PrepareResources = Field(PrepareResources(), description="Reading and tokenizing.")
     train: TrainResources = Field(TrainResources(), description="Training runs.")
     trial: TrialResources = Field(TrialResources(), description="Evaluators.")
+    tracking: Tracking = Field(Tracking(), description="Trackers of training and trials.")
     deepspeed: dict[str, Any] = Field(
         {"zero_optimization": {"stage": 0}},
         description="DeepSpeed JSON (or the path of one): placement only, e.g. ZeRO, offload.",

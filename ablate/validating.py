@@ -10,7 +10,7 @@ import numpy as np
 from ablate.errors import RunError, StudyError
 from ablate.models.pool import ModelPool
 from ablate.on_ray import answer, average_logits, run_jobs
-from ablate.progress import note
+from ablate.progress import note, stage
 from ablate.resources import Cluster
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.journal import Journal
@@ -29,6 +29,7 @@ from ablate.validate.subjects import MERGE, OBJECTIVE, Subject, features, with_o
 from ablate.workspace import Workspace, write_json
 
 
+@stage("validate")
 def validate_study(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> tuple[Agreement, Leaderboard]:

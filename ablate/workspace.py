@@ -147,6 +147,7 @@ class Workspace:
         self.agreement = root / "agreement.json"
         self.report = root / "report.html"
         self.logs = root / "logs"
+        self.tracking = root / "tracking"
 
     @classmethod
     def open(cls, location: str) -> Workspace:

@@ -8,6 +8,7 @@ RAY = (
     "tests/end_to_end/",
     "tests/train/test_cluster.py",
     "tests/cluster_jobs/test_jobs.py",
+    "tests/cluster/",
     "tests/examples/",
 )
 TOGETHER = "tests/corpus_embedded/"  # its files share one corpus, which takes long to make

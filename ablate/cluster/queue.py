@@ -5,8 +5,8 @@ Plain bookkeeping without Ray; `cluster/train.py` runs it as one actor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ablate.errors import AblateError, RunError
 from ablate.train.job import TrainingJob
@@ -14,7 +14,11 @@ from ablate.train.job import TrainingJob
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Where training stands: tokens over all jobs, how many are finished, what went wrong."""
+    """Where training stands: tokens over all jobs, how many are finished, what went wrong.
+
+    `lane_tokens` are what each lane has trained since it was first heard of, over all its jobs;
+    what a job had trained before this call is not among them.
+    """
 
     tokens: int
     finished: int
@@ -22,6 +26,7 @@ class Snapshot:
     waiting: int
     failures: tuple[tuple[str, AblateError], ...]
     notes: tuple[str, ...]
+    lane_tokens: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> int:
@@ -45,6 +50,7 @@ class JobQueue:
         self._unfinished = {job.folder for job in jobs}
         self._running: dict[int, TrainingJob] = {}
         self._tokens: dict[str, int] = {}
+        self._lane_tokens: dict[int, int] = {}
         self._deaths: dict[str, int] = {}
         self._reasons: dict[int, str] = {}
         self._failures: list[tuple[str, AblateError]] = []
@@ -82,8 +88,15 @@ class JobQueue:
     def report(self, lane: int, tokens: int) -> bool:
         """Record the tokens that the lane's job has trained; return whether it should stop."""
         if lane in self._running:
-            self._tokens[self._running[lane].name] = tokens
+            self._reach(lane, self._running[lane], tokens)
         return self._stopping
+
+    def _reach(self, lane: int, job: TrainingJob, tokens: int) -> None:
+        # The first report comes after one step, also of a job that goes on from a resume state.
+        before = self._tokens.get(job.name, tokens - job.recipe.batch_tokens)
+        more = max(0, tokens - before)
+        self._lane_tokens[lane] = self._lane_tokens.get(lane, 0) + more
+        self._tokens[job.name] = tokens
 
     def crash(self, lane: int, reason: str) -> None:
         """Remember why the lane's worker group is about to die (the first worker's word)."""
@@ -92,7 +105,7 @@ class JobQueue:
     def finish(self, lane: int) -> None:
         """Record that the lane's job is published."""
         job = self._running.pop(lane)
-        self._tokens[job.name] = job.recipe.tokens
+        self._reach(lane, job, job.recipe.tokens)
         self._unfinished.discard(job.folder)
         self._finished += 1
 
@@ -121,4 +134,5 @@ class JobQueue:
             waiting=len(self._waiting),
             failures=tuple(self._failures),
             notes=notes,
+            lane_tokens=dict(self._lane_tokens),
         )

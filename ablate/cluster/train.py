@@ -23,6 +23,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ablate.cluster.lane import work
+from ablate.cluster.metrics import TrainingMeter
 from ablate.cluster.queue import JobQueue, Snapshot
 from ablate.cluster.room import Bundle, asked_for, bundle_of, require_room, room_for
 from ablate.cluster.session import scratch_folder, session
@@ -223,11 +224,13 @@ class _Lanes:
 
 def _follow(lanes: _Lanes, queue: Any, show: Callable[[Snapshot], None]) -> Snapshot:
     """Start the lanes and return the queue's last word when all have ended."""
+    meter = TrainingMeter()
 
     def look() -> Snapshot:
         now: Snapshot = ray.get(queue.snapshot.remote())
         for text in now.notes:
             note(text)
+        meter.see(now)
         show(now)
         return now
 

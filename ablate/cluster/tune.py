@@ -29,7 +29,7 @@ from ablate.errors import RunError
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.evaluate.statistics import DomainScore
-from ablate.progress import bar
+from ablate.progress import bar, tell
 from ablate.resources import Cluster, TrialResources
 from ablate.search.conversation import Pause
 from ablate.search.journal import Scored
@@ -231,6 +231,7 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             return False
         self._tries[key] += 1
         self._halvings[key] += smaller
+        tell("retry", trial=key, number=self._tries[key], smaller=smaller)
         self._again.append(self._open.pop(trial_id))
         return True
 

@@ -20,7 +20,7 @@ from ablate.corpus.making import make
 from ablate.corpus.pieces import pieces_of
 from ablate.corpus.values import Corpus, read_corpus
 from ablate.errors import WorkspaceError
-from ablate.progress import note
+from ablate.progress import note, tell
 from ablate.study import Study
 from ablate.workspace import TEMPORARY_PREFIX, Workspace, temporary_folder, write_json
 
@@ -37,6 +37,7 @@ def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
     if there is not None:
         reason = what_changed(there, inputs, workspace)
         if reason is None:
+            tell("skipped", what="corpus", why="complete, its inputs and files unchanged")
             return there
         note(f"corpus: made again, {reason}")
     for left_over in workspace.corpus.glob(f"{TEMPORARY_PREFIX}*/"):

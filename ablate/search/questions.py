@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
+from ablate.progress import tell
 from ablate.search.algorithms import Value
 from ablate.search.candidates import Candidate, mixture_candidate
 from ablate.search.conversation import Conversation, Pause
@@ -71,6 +73,32 @@ class Frame:
             for unit, slope in slopes.items():
                 found[unit] = found.get(unit, 0.0) + weight * slope
         return found
+
+
+def told(frame: Frame, candidate: Candidate, scored: Scored, known: Scored) -> dict[str, Any]:
+    """Return what the event `trial` says: `scored` is the answer, `known` all that is known by now.
+
+    Losses and objective in nats per token; `members` are how many units are merged. The objective
+    is None where the trial failed, or was stopped by a race (then `estimate` stands for it).
+    """
+    mixture, value = candidate.mixture, frame.value(known)
+    return {
+        "trial": candidate.key,
+        "kind": candidate.kind,
+        "merge": candidate.merge,
+        "unit": candidate.unit,
+        "weights": dict(mixture.weights) if mixture else {},
+        "size": len(mixture.weights) if mixture else 0,
+        "members": len(candidate.coefficients),
+        "objective": None if value is None else float(value),
+        "losses": {n: known.scores[m].loss for n, m in frame.domains.items() if m in known.scores},
+        "evaluated_tokens": sum(score.tokens for score in scored.scores.values())
+        + (scored.stopped.tokens if scored.stopped else 0),
+        "merge_seconds": scored.merge_seconds,
+        "evaluate_seconds": scored.evaluate_seconds,
+        "estimate": scored.stopped.estimate if scored.stopped else None,
+        "error": scored.error,
+    }
 
 
 class Questions:
@@ -183,6 +211,7 @@ class Questions:
         """Take an answer: append it to the journal, then tell the algorithm."""
         candidate = question.candidate
         self._journal.append(candidate, scored)
+        tell("trial", **told(self._frame, candidate, scored, self._journal.get(candidate.key)))
         self.answers += 1
         self._base_open.discard(candidate.key)
         if question.keep_tokens and self._kept is not None and scored.error is None:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "ablate"
 # Lower layers first: a module may import from its own layer's folder and from lower layers.
 LAYERS = [
     {"errors", "verb_package", "job_output"},
-    {"progress", "settings", "workspace", "plugins"},
+    {"progress", "settings", "workspace", "plugins", "stage_log"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},
@@ -33,7 +33,7 @@ SIDEWAYS = {
     ("settings", "progress"), ("mixture_text", "mixture"), ("mixture_text", "study"),
     ("study", "resources"), ("merge", "models"), ("search", "evaluate"), ("workspace", "progress"),
     ("validate", "report"), ("agreement_table", "tables"), ("plan_table", "tables"), ("standing", "imports"),
-    ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
+    ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"), ("stage_log", "progress"),
 }  # fmt: skip
 
 
