@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ablate.harmless import visible, without_secrets
+
 
 class Advance(Protocol):
     """Show that `done` of the total is reached, with a word beside it."""
@@ -39,9 +41,9 @@ def set_quiet(value: bool) -> None:
 
 
 def note(text: str) -> None:
-    """Print one line on standard error."""
+    """Print one line on standard error, without secrets and without commands to a terminal."""
     if not quiet:
-        console.print(text, markup=False)
+        console.print(visible(without_secrets(text)), markup=False)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ablate.corpus.source_files import SourceFile
 from ablate.corpus.streams import ROWS, batches, first_bad_line, reading
 from ablate.corpus.tables import check_parquet
 from ablate.errors import CorpusError
+from ablate.harmless import is_name
 from ablate.study import SampleBy
 
 SCALARS = (str, int, float, bool)
@@ -184,11 +185,11 @@ def _value(value: Any, column: str, place: str) -> str:
     """Return a partition column's value as text."""
     plain = isinstance(value, SCALARS)
     text = (str(value).lower() if isinstance(value, bool) else str(value)).strip() if plain else ""
-    if not text or len(text) > MAX_NAME or not _is_unicode(text):
+    if not is_name(text) or len(text) > MAX_NAME:
         shown = repr(value)
         raise CorpusError(
             f"partition column '{column}' must hold a word or number of at most {MAX_NAME} "
-            f"characters, got {shown if len(shown) < 60 else shown[:57] + '...'} in {place}; fill it "
+            f"characters that can be seen, got {shown if len(shown) < 60 else shown[:57] + '...'} in {place}; fill it "
             "or remove the document"
         )
     return text

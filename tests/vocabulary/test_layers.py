@@ -10,6 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "ablate"
 # Lower layers first: a module may import from its own layer's folder and from lower layers.
 LAYERS = [
+    {"harmless"},
     {"errors", "verb_package", "job_output"},
     {"progress", "settings", "workspace", "plugins"},
     {"study", "resources", "mixture", "mixture_text"},
