@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "ablate"
 LAYERS = [
     {"harmless"},
     {"errors", "verb_package", "job_output"},
-    {"progress", "settings", "workspace", "plugins"},
+    {"progress", "settings", "workspace", "plugins", "plain_values"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},

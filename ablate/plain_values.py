@@ -1,0 +1,63 @@
+"""Frozen dataclasses from JSON that may have been written by anyone: every type is checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+MOST_COUNT = 1 << 53
+ValueT = TypeVar("ValueT")
+
+
+def typed(kind: type[ValueT], value: Any, place: str = "") -> ValueT:
+    """Return `value`, plain JSON, as a `kind`: a dataclass of plain fields, or a type of one.
+
+    A dataclass must have all its fields and no other; an int is a count, 0 <= n < 2**53; a float
+    is finite; a list becomes a tuple. `place` leads to it in messages. Raises ValueError.
+    """
+    found: ValueT = _typed(kind, value, place)
+    return found
+
+
+def _typed(kind: Any, value: Any, place: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        fields = _object(value, place)
+        if fields.keys() != hints.keys():
+            raise ValueError(f"{place or 'it'} must have the keys {', '.join(hints)}")
+        return kind(**{name: _typed(hint, fields[name], f"{place}.{name}".lstrip("."))
+                       for name, hint in hints.items()})  # type: ignore[operator]  # fmt: skip
+    if origin is dict:
+        items = _object(value, place).items()
+        return {name: _typed(inner[1], item, f"{place}.{name}") for name, item in items}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(inner[0], item, f"{place}.{n}") for n, item in enumerate(value))
+    if origin in (Union, UnionType):
+        return None if value is None else _typed(inner[0], value, place)
+    if kind is Any or (origin is Literal and isinstance(value, str) and value in inner):
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is kind and (kind is not int or 0 <= value < MOST_COUNT):
+        return value
+    raise ValueError(f"{place or 'it'} must be {_words(kind)}, got {_short(value)}")
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{place or 'it'} must be an object, got {_short(value)}")
+    return value
+
+
+def _words(kind: Any) -> str:
+    names = {int: "a count", float: "a finite number", str: "a text"}
+    return names.get(kind, str(getattr(kind, "__name__", kind)))
+
+
+def _short(value: Any) -> str:
+    text = f"{type(value).__name__} {value!r}" if isinstance(value, str | int | float) else ""
+    return text[:60] or type(value).__name__
