@@ -62,6 +62,15 @@ def read_small(path: Path, most: int) -> bytes:
     return data
 
 
+def lines_of(path: Path, most: int) -> Iterator[bytes]:
+    """Yield the lines of a plain file; of one that is longer than `most` bytes, its beginning."""
+    with path.open("rb") as stream:
+        while line := stream.readline(most):
+            yield line
+            while len(line) == most and not line.endswith(b"\n"):
+                line = stream.readline(most)
+
+
 def slug(name: str) -> str:
     """Return a file-safe form of `name`: letters, digits, `_`, `-`; a hash where it was changed."""
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
