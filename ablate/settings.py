@@ -96,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path} must be a YAML file of at most 4 MiB; is it a data file?")
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} must be YAML: {error}; mend that line") from error
     if not isinstance(value, dict):
         raise StudyError(f"{path} must hold keys and values, got {type(value).__name__}")

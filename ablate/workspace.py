@@ -62,6 +62,17 @@ def read_small(path: Path, most: int) -> bytes:
     return data
 
 
+def strange_file(folder: Path) -> Path | None:
+    """Return what in a folder is a pipe, socket or device, also behind a link; None for nothing.
+
+    Libraries that read a folder by themselves would wait for it, or read without end.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return path
+    return None
+
+
 def lines_of(path: Path, most: int) -> Iterator[bytes]:
     """Yield the lines of a plain file; of one that is longer than `most` bytes, its beginning."""
     with path.open("rb") as stream:
