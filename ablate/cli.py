@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ablate.errors import RunError, StudyError, UserError
+from ablate.harmless import visible, without_secrets
 from ablate.job_output import show_line
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
@@ -124,12 +125,12 @@ def _failed(error: Exception) -> int:
         place = f" at {error.filename}" if error.filename else ""
         code = EXIT_BUG if error.errno in MACHINE_ERRORS else EXIT_USER
         return _say(f"a file could not be used{place}: {error.strerror}; nothing is lost", code)
-    traceback.print_exc()
+    print(visible(without_secrets(traceback.format_exc())), file=sys.stderr, end="", flush=True)
     return EXIT_BUG
 
 
 def _say(message: str, code: int) -> int:
-    print(f"ablate: {message}", file=sys.stderr, flush=True)
+    print(visible(without_secrets(f"ablate: {message}")), file=sys.stderr, flush=True)
     return code
 
 
@@ -522,7 +523,7 @@ def clean(
 
     found = garbage(asked) if dry_run else remove(asked)
     for path in found.folders:
-        print(path)
+        print(visible(str(path)))
     verb = "would free" if dry_run else "freed"
     print(f"{verb} {found.bytes / 1e6:.1f} MB in {len(found.folders)} places")
 

@@ -16,16 +16,26 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from ablate.harmless import visible, without_secrets
+
+MOST_CHARACTERS = 4000
+"""Of a line for the user; from the middle of a longer one (a name of megabytes) text is left out."""
+
 
 class AblateError(Exception):
-    """Root of every error that the package raises on purpose."""
+    """Root of every error that the package raises on purpose; its message has no secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(without_secrets(message)))
 
 
 class UserError(AblateError):
     """Something in the user's hands; the message is one line and says the remedy."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        half = MOST_CHARACTERS // 2
+        super().__init__(line if len(line) <= 2 * half else f"{line[:half]} … {line[-half:]}")
 
 
 class StudyError(UserError):

@@ -11,7 +11,8 @@ import yaml
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.mixture import Mixture, member_mixture
-from ablate.settings import parse_yaml
+from ablate.settings import MAX_FILE_BYTES, parse_yaml
+from ablate.workspace import read_small
 
 MOST = 1e15
 """Shares, tokens and counts are below it; sums of more could overflow."""
@@ -92,7 +93,7 @@ def read_weights(path: Path) -> Mixture:
     Raises StudyError when it cannot be read, or is not {partition: number}.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = read_small(path, MAX_FILE_BYTES).decode()
         tree: Any = _parsed(content, path.suffix)
     except OSError as error:
         raise StudyError(

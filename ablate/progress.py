@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ablate.harmless import visible, without_secrets
+
 
 class Advance(Protocol):
     """Show that `done` of the total is reached, with a word beside it."""
@@ -80,7 +82,7 @@ def stage(name: str) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        text = f"{type(error).__name__}: {error}"[:ERROR_LENGTH]
+        text = without_secrets(f"{type(error).__name__}: {error}")[:ERROR_LENGTH]
         outcome = {"outcome": "stopped"} if stopped else {"outcome": "failed", "error": text}
         raise
     finally:
@@ -93,10 +95,11 @@ def _since(began: float) -> float:
 
 
 def note(text: str) -> None:
-    """Print one line on standard error."""
+    """Print one line on standard error, without secrets and without commands to a terminal."""
+    text = without_secrets(text)
     tell("note", text=text)
     if not quiet:
-        console.print(text, markup=False)
+        console.print(visible(text), markup=False)
 
 
 @contextmanager

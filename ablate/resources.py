@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from ablate.errors import StudyError
-from ablate.settings import Float, Int, Settings, apply_overrides, build, read_yaml
+from ablate.settings import MAX_FILE_BYTES, Float, Int, Settings, apply_overrides, build, read_yaml
+from ablate.workspace import read_small
 
 RESULT_KEYS = frozenset(
     {
@@ -200,10 +201,10 @@ def load_cluster(path: str | Path | None, overrides: Iterable[str] = ()) -> Clus
 
 def _read_deepspeed(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_small(path, MAX_FILE_BYTES))
     except FileNotFoundError as error:
         raise StudyError(f"deepspeed must name a JSON file, got {path}; no such file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"deepspeed must be JSON: {path}: {error}; mend that line") from error
     if not isinstance(value, dict):
         raise StudyError(f"deepspeed must be a JSON object, got {type(value).__name__} in {path}")

@@ -8,15 +8,31 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ablate.errors import StudyError, did_you_mean
+from ablate.harmless import NAME_LENGTH, is_name, without_secrets
 
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
 UNION_TAG = re.compile(
     r"(literal|tuple|list|dict|function-[a-z]+|nullable|constrained-[a-z]+)\[.*\]"
 )
 MAX_FILE_BYTES = 4 << 20
+
+
+def _seen(value: str) -> str:
+    if not is_name(value):
+        raise ValueError(
+            f"a name must have 1 to {NAME_LENGTH:,} characters that can be seen (no line ends, "
+            f"control characters or marks of direction), got {shortened(value)}"
+        )
+    return value
+
+
+def shortened(value: Any) -> str:
+    """Return how a value reads in a message: at most 60 characters, no secrets."""
+    text = without_secrets(repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Settings(BaseModel):
@@ -40,6 +56,7 @@ def parse_number(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(parse_number)]
 Float = Annotated[float, BeforeValidator(parse_number)]
+Name = Annotated[str, AfterValidator(_seen)]
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
@@ -79,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path} must be a YAML file of at most 4 MiB; is it a data file?")
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} must be YAML: {error}; mend that line") from error
     if not isinstance(value, dict):
         raise StudyError(f"{path} must hold keys and values, got {type(value).__name__}")
@@ -135,8 +152,7 @@ def build(model: type[SettingsT], tree: dict[str, Any], where: str) -> SettingsT
 
 def _problem(model: type[BaseModel], item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"] if not _is_union_tag(part))
-    got = repr(item.get("input"))
-    got = got if len(got) <= 60 else got[:57] + "..."
+    got = shortened(item.get("input"))
     if item["type"] == "extra_forbidden":
         known = _keys_at(model, item["loc"][:-1])
         return f"{place} must be a known key, got '{item['loc'][-1]}', {did_you_mean(str(item['loc'][-1]), known)}"

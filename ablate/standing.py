@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ class Standing:
             return None
         try:
             found = Predictor.from_json(body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise WorkspaceError(
                 f"agreement.json must hold what validate wrote, got {type(error).__name__} in "
                 f"{self.workspace.agreement}; run `ablate validate` again"
@@ -316,6 +317,7 @@ def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = Non
         raise WorkspaceError(
             f"a trained pool must stand in {workspace.root}, got no pool.json; run `ablate train`"
         )
+    _require_own(study, pool)
     tokens: dict[str, int] = {}
     for unit in pool.units:
         tokens[unit.partition] = tokens.get(unit.partition, 0) + unit.tokens
@@ -327,6 +329,17 @@ def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = Non
         frame=frame_of(study, corpus),
         space=space_of(study, pool.units_of(), tokens, text_of(corpus, tokens)),
     )
+
+
+def _require_own(study: Study, pool: ModelPool) -> None:
+    """Refuse models outside the workspace that the study does not bring in."""
+    for unit in pool.units:
+        brought = {str(Path(folder).resolve()) for folder in study.units.get(unit.partition, ())}
+        if Path(unit.folder).is_absolute() and unit.folder not in brought:
+            raise WorkspaceError(
+                f"models outside the workspace must be named under units.{unit.partition}, got "
+                f"{unit.folder} in {pool.root or 'the pool'}; name it there, or run `ablate train`"
+            )
 
 
 def trained_mark(standing: Standing) -> str:

@@ -5,7 +5,7 @@ Relative paths are taken from the folder of the study file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from ablate.settings import Float, Int, Settings, apply_overrides, build, read_yaml
+from ablate.harmless import without_secrets
+from ablate.settings import Float, Int, Name, Settings, apply_overrides, build, read_yaml
 from ablate.workspace import Workspace
 
 SampleBy = Literal["line", "paragraph", "document"]
@@ -47,7 +48,7 @@ TextsT = TypeVar("TextsT", bound=Texts)
 class Source(Texts):
     """Training documents that become one partition, or one for each value of some columns."""
 
-    partition: str | None = Field(None, min_length=1, description="Name of the one partition.")
+    partition: Name | None = Field(None, min_length=1, description="Name of the one partition.")
     partition_by: Names | None = Field(
         None, min_length=1, description="Columns whose values, joined by '-', name the partition."
     )
@@ -203,7 +204,7 @@ class TrainSettings(Settings):
 class EvaluateSettings(Settings):
     """What models are scored on, beside each partition's held-out split."""
 
-    domains: dict[str, Annotated[Texts, BeforeValidator(_path_object)]] = Field(
+    domains: dict[Name, Annotated[Texts, BeforeValidator(_path_object)]] = Field(
         {}, description="Evaluation domains: a path, or {path, text, split, sample_by}."
     )
     tokens_per_domain: Int = Field(100_000, ge=2, description="The first so many tokens count.")
@@ -222,7 +223,7 @@ class SpaceSettings(Settings):
     include: Names = Field((), description="Partitions that every mixture has.")
     exclude: Names = Field((), description="Partitions that none has.")
     max_tokens: Int | None = Field(None, gt=0, description="Most trained tokens behind it.")
-    groups: dict[str, Names] = Field(
+    groups: dict[Name, Names] = Field(
         {}, description="Groups of partitions (names or patterns like cc-*): searched first."
     )
     bounds: dict[str, tuple[Float, Float]] = Field(
@@ -358,7 +359,7 @@ class SearchSettings(Settings):
     objective: ObjectiveSettings = Field(
         ObjectiveSettings(mean="all"), description="The number to make small."
     )
-    objectives: dict[str, ObjectiveSettings] = Field(
+    objectives: dict[Name, ObjectiveSettings] = Field(
         {}, description="Several goals by name, for nsga2 and the Pareto set; `objective` ranks."
     )
     racing: RacingSettings | None = Field(
@@ -390,10 +391,10 @@ class ValidateSettings(Settings):
 class Study(Settings):
     """One question about one corpus: a typed YAML file."""
 
-    name: str = Field(min_length=1, max_length=200, description="Shown in tables and logs.")
+    name: Name = Field(min_length=1, max_length=200, description="Shown in tables and logs.")
     workspace: str = Field(min_length=1, description="Folder of all state; shared by the cluster.")
     corpus: CorpusSettings = Field(CorpusSettings(), description="Partitions and base units.")
-    units: dict[str, Names] = Field(
+    units: dict[Name, Names] = Field(
         {}, description="Unit models trained elsewhere: partition -> checkpoint folders."
     )
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="The tokenizer.")
@@ -405,6 +406,17 @@ class Study(Settings):
     validate_: ValidateSettings | None = Field(
         None, alias="validate", description="Mixtures to train for real; null = none."
     )
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Self:
+        for key, text in _texts(self.model_dump(mode="json", by_alias=True)):
+            if without_secrets(text) != text:
+                raise ValueError(
+                    f"{key} must hold no password or token, got one: the study is copied into its "
+                    "workspace and sent to clusters; keep secrets in the environment (HF_TOKEN) and "
+                    "mount private stores"
+                )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -457,6 +469,19 @@ class Study(Settings):
     def open_workspace(self) -> Workspace:
         """Return this study's workspace; nothing is created."""
         return Workspace.open(self.workspace)
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in plain values, keys too, with its dotted place."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield key, name
+            yield from _texts(item, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _texts(item, f"{key}.{place}")
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,12 @@ SCHEMA_VERSION = 1
 FINGERPRINT_DIGITS = 12
 TEMPORARY_PREFIX = ".tmp-"
 SLUG_LENGTH = 48
+MAX_STATE_BYTES = 64 << 20
+OWN_FOLDERS = ("corpus", "models", "likelihoods", "statistics", "logs")
+WRITTEN_IN_PLACE = (".lock", "trials.jsonl")
+OWN_FILES = (
+    *WRITTEN_IN_PLACE, "study.yaml", "pool.json", "trials.parquet", "agreement.json", "report.html",
+)  # fmt: skip
 
 
 def fingerprint(value: Any) -> str:
@@ -34,6 +41,45 @@ def file_digest(path: Path, chunk: int = 1 << 20) -> str:
         while piece := stream.read(chunk):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Return the bytes of a plain file of at most `most` bytes.
+
+    A pipe or device is not waited for. Raises OSError when it cannot be opened, ValueError when it
+    is no plain file or larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no plain file")
+        with open(descriptor, "rb", closefd=False) as stream:
+            data = stream.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most >> 20} MiB")
+    return data
+
+
+def strange_file(folder: Path) -> Path | None:
+    """Return what in a folder is a pipe, socket or device, also behind a link; None for nothing.
+
+    Libraries that read a folder by themselves would wait for it, or read without end.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return path
+    return None
+
+
+def lines_of(path: Path, most: int) -> Iterator[bytes]:
+    """Yield the lines of a plain file; of one that is longer than `most` bytes, its beginning."""
+    with path.open("rb") as stream:
+        while line := stream.readline(most):
+            yield line
+            while len(line) == most and not line.endswith(b"\n"):
+                line = stream.readline(most)
 
 
 def slug(name: str) -> str:
@@ -76,37 +122,45 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """
     body = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **value}))
     body["seal"] = fingerprint(body)
-    write_atomic(path, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
+    data = (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode()
+    if len(data) > MAX_STATE_BYTES:
+        raise WorkspaceError(
+            f"state files must have at most {MAX_STATE_BYTES >> 20} MiB, got {len(data):,} bytes for "
+            f"{path}; use fewer partitions, units or source files"
+        )
+    write_atomic(path, data)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a state file's object without its seal, or None when there is no such file.
 
-    Raises WorkspaceError when it is not a JSON object of this schema version, or does not fit its
-    seal.
+    Raises WorkspaceError when it is not a JSON object of this schema version, does not fit its
+    seal, is larger than 64 MiB, or is no plain file.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_small(path, MAX_STATE_BYTES))
+        seal = value.pop("seal", None) if isinstance(value, dict) else None
+        mark = None if seal is None else fingerprint(value)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, RecursionError, IsADirectoryError) as error:
+    except (ValueError, RecursionError) as error:
         raise WorkspaceError(
             f"state files must be JSON: {path} is altered or cut short ({error}); delete it to "
             "have it made again"
         ) from error
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise WorkspaceError(
-            f"state files must have schema_version {SCHEMA_VERSION}: {path} has {version!r}; "
+            f"state files must have schema_version {SCHEMA_VERSION}: {path} has another or none; "
             "use the version of ablate that wrote it, or delete it to have it made again"
         )
-    seal = value.pop("seal", None)
-    if seal is not None and seal != fingerprint(value):
+    if seal != mark:
         raise WorkspaceError(
             f"state files must be as they were written: {path} does not fit its seal; delete it "
             "to have it made again"
         )
-    return value
+    found: dict[str, Any] = value
+    return found
 
 
 @contextmanager
@@ -153,7 +207,8 @@ class Workspace:
     def open(cls, location: str) -> Workspace:
         """Return the workspace at a folder or `file://` URI; nothing is created.
 
-        Raises StudyError for URIs of other stores.
+        Raises StudyError for URIs of other stores, WorkspaceError for one that holds anything but
+        plain files and folders.
         """
         if location.startswith("file://"):
             location = location.removeprefix("file://")
@@ -168,6 +223,7 @@ class Workspace:
             raise StudyError(
                 f"workspace must be a folder, got {location}: {existing} is none; name another one"
             )
+        _require_plain(root)
         return cls(root)
 
     def seed_folder(self, mark: str) -> Path:
@@ -190,13 +246,54 @@ class Workspace:
         return _lock(self.root)
 
 
+def _require_plain(root: Path) -> None:
+    """Refuse links, pipes and devices among a workspace's own files, wherever they lead.
+
+    What is written or removed there would be written or removed elsewhere. Other files in the same
+    folder are none of ours.
+    """
+    for name in WRITTEN_IN_PLACE:
+        path = root / name
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+            raise _not_plain(path, "a file with a second name (a hard link)")
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        for entry in _entries(folder):
+            if folder == root and entry.name not in (*OWN_FOLDERS, *OWN_FILES):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            elif entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+                what = "a link" if entry.is_symlink() else "a pipe, socket or device"
+                raise _not_plain(Path(entry.path), what)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; nothing when it is gone, as another process may have moved it."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _not_plain(path: Path, what: str) -> WorkspaceError:
+    return WorkspaceError(
+        f"a workspace must hold plain files and folders, got {what} at {path}; remove it, or put "
+        "a copy in its place (the whole workspace may lie behind a link or be a mount)"
+    )
+
+
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
     import fcntl
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        stream = (root / ".lock").open("a+")
+        # Never through a link, and never waiting for a pipe.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        stream = os.fdopen(os.open(root / ".lock", flags, 0o666), "r+")
     except OSError as error:
         raise StudyError(
             f"workspace must be a folder that can be written, got {root}: {error.strerror}; name "

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from ablate.corpus.hub import hub_rows
 from ablate.corpus.source_files import SourceFile
-from ablate.corpus.streams import ROWS, batches, first_bad_line, reading
+from ablate.corpus.streams import ENDS, ROWS, DocumentSizes, batches, first_bad_line, reading
 from ablate.corpus.tables import check_parquet
 from ablate.errors import CorpusError
+from ablate.harmless import is_name
 from ablate.study import SampleBy
 
 SCALARS = (str, int, float, bool)
 MAX_NAME = 200
+MAX_ARRAY_CHARACTERS = 256 << 20
+LINE_END_BYTES = 4  # at most, between two documents: \r\n\r\n
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ def _json_rows(file: SourceFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if line.isspace() or not line:
             continue
         if line.lstrip().startswith("["):
-            yield from _array_rows(file.path, [line, *(rest for _, rest in lines)])
+            yield from _array_rows(file.path, _held(file.path, [line], lines))
             return
         place = f"{file.path}:{number}"
         row = _parsed(line, place)
@@ -106,6 +110,20 @@ def _json_rows(file: SourceFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 f"each line must be a JSON object, got {type(row).__name__} in {place}"
             )
         yield place, row
+
+
+def _held(path: str, held: list[str], rest: Iterator[tuple[int, str]]) -> list[str]:
+    """Return all lines of a JSON array; raise CorpusError when they are too many for memory."""
+    size = len(held[0])
+    for _, line in rest:
+        held.append(line)
+        size += len(line) + 1
+        if size > MAX_ARRAY_CHARACTERS:
+            raise CorpusError(
+                f"a JSON array must have at most {MAX_ARRAY_CHARACTERS >> 20} Mi characters, which "
+                f"are held in memory, got more in {path}; write one object a line (.jsonl)"
+            )
+    return held
 
 
 def _array_rows(path: str, lines: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -143,11 +161,15 @@ def _lines(path: str, sample_by: SampleBy) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            first = True
-            for batch in batches("text", path, sample_by=sample_by):
-                for line in batch.column("text").to_pylist():
-                    yield line.removeprefix("\ufeff") if first else line
-                    first = False
+            first, size = True, 0
+            with closing(DocumentSizes(path, ENDS[sample_by])) as sizes:
+                sizes.ahead(0)
+                for batch in batches("text", path, sample_by=sample_by):
+                    for line in batch.column("text").to_pylist():
+                        yield line.removeprefix("\ufeff") if first else line
+                        first = False
+                    size += batch.nbytes + LINE_END_BYTES * batch.num_rows
+                    sizes.ahead(size)
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"source files must be UTF-8, got byte 0x{error.object[error.start]:02x} in "
@@ -184,11 +206,11 @@ def _value(value: Any, column: str, place: str) -> str:
     """Return a partition column's value as text."""
     plain = isinstance(value, SCALARS)
     text = (str(value).lower() if isinstance(value, bool) else str(value)).strip() if plain else ""
-    if not text or len(text) > MAX_NAME or not _is_unicode(text):
+    if not is_name(text) or len(text) > MAX_NAME:
         shown = repr(value)
         raise CorpusError(
             f"partition column '{column}' must hold a word or number of at most {MAX_NAME} "
-            f"characters, got {shown if len(shown) < 60 else shown[:57] + '...'} in {place}; fill it "
+            f"characters that can be seen, got {shown if len(shown) < 60 else shown[:57] + '...'} in {place}; fill it "
             "or remove the document"
         )
     return text

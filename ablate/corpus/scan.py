@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ablate.corpus.documents import Document, Reading, documents
 from ablate.corpus.ngrams import Grams, gather, ngram_hashes
 from ablate.errors import CorpusError
+from ablate.harmless import NAME_LENGTH
 
 Kind = Literal["partition", "domain", "seed"]
 Marks = npt.NDArray[np.uint64]
@@ -81,6 +82,11 @@ def scan_piece(piece: Piece, rules: ScanRules) -> dict[str, StreamScan]:
     for document in documents(piece.reading):
         name = name_of(piece, document)
         if name not in found:
+            if len(name) > NAME_LENGTH:
+                raise CorpusError(
+                    f"partition_by must make names of at most {NAME_LENGTH:,} characters, got "
+                    f"{name[:60]}... in {piece.reading.file.path}; name fewer columns"
+                )
             if len(found) == MAX_PARTITIONS:
                 raise CorpusError(
                     f"partition_by must make at most {MAX_PARTITIONS:,} partitions, got more from "

@@ -21,6 +21,13 @@ from ablate.errors import CorpusError
 
 ROWS = 1024
 PLAIN = re.compile(r"[\w./ +,@=~-]+", re.ASCII)
+MAX_DOCUMENT_BYTES = 256 << 20
+LOADER_BYTES = 80 << 20
+"""More than the loader reads before it yields: two chunks of 10 Mi characters."""
+PIECE_BYTES = 1 << 20
+ENDS: dict[str, tuple[bytes, ...]] = {
+    "line": (b"\n", b"\r"), "paragraph": (b"\n\n", b"\n\r\n", b"\r\r"), "document": (),
+}  # fmt: skip
 UTF_8 = ("UTF-8", "UTF8")
 OPENERS: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
@@ -111,11 +118,51 @@ def _magic(path: str) -> Any:
     return next((opener for mark, opener in OPENERS.items() if head.startswith(mark)), None)
 
 
+class DocumentSizes:
+    """Reads ahead of the loader of a text file, so that no document is too large for memory.
+
+    The loader holds a whole document (a line, a paragraph or the file), however far a few
+    compressed bytes expand; this holds a megabyte of it. `ahead(size)` is to be called before the
+    loader goes past `size` bytes of text.
+    """
+
+    def __init__(self, path: str, ends: tuple[bytes, ...]) -> None:
+        self._path, self._ends = path, ends
+        self._read = self._size = 0
+        self._stream: IO[bytes] | None = (_magic(path) or open)(path, "rb")
+
+    def ahead(self, size: int) -> None:
+        """Raise CorpusError when a document that begins before `size` is larger than allowed."""
+        while self._stream is not None and self._read < size + MAX_DOCUMENT_BYTES + LOADER_BYTES:
+            piece = self._stream.read(PIECE_BYTES)
+            if not piece:
+                self.close()
+                return
+            self._read += len(piece)
+            first = min((at for end in self._ends if (at := piece.find(end)) >= 0), default=-1)
+            if self._size + (len(piece) if first < 0 else first) > MAX_DOCUMENT_BYTES:
+                self.close()
+                raise CorpusError(
+                    f"a document must have at most {MAX_DOCUMENT_BYTES >> 20} MiB of text, got more "
+                    f"before byte {self._read:,} of the text in {self._path}; cut it, or set "
+                    "sample_by to what one document is"
+                )
+            last = max(piece.rfind(end) for end in self._ends) if first >= 0 else -1
+            self._size = len(piece) - last - 1 if last >= 0 else self._size + len(piece)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+
 def _check_zstandard(path: str) -> None:
     """Raise when the last frame is cut short, which stream readers of zstandard let pass."""
     decoder = zstandard.ZstdDecompressor().decompressobj()
     with Path(path).open("rb") as stream:
-        while piece := stream.read(1 << 20):
+        # A kilobyte may hold 32 MB of text: no more is expanded at once.
+        while piece := stream.read(1 << 10):
             while piece:
                 if decoder.eof:
                     decoder = zstandard.ZstdDecompressor().decompressobj()

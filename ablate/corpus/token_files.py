@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +22,12 @@ from ablate.corpus.values import DomainInfo, TokenFile
 from ablate.errors import WorkspaceError
 
 BATCH_TOKENS = 1 << 20
+MAGIC = b"ARROW1\0\0"
+COLUMNS = tuple(
+    [("token", kind), *more]
+    for kind in ("uint16", "uint32")
+    for more in ([], [("bytes", "uint32")])
+)
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.uint32]
@@ -102,13 +110,12 @@ def read_tokens(workspace_root: Path, file: TokenFile, start: int, stop: int) ->
     """
     path = workspace_root / file.path
     pieces: list[Any] = []
-    with _opened(path) as reader:
-        for number in range(start // BATCH_TOKENS, -(-stop // BATCH_TOKENS)):
-            if number >= reader.num_record_batches:
-                break
-            first = number * BATCH_TOKENS
-            column = _column(reader, number, 0)
-            pieces.append(column[max(start - first, 0) : stop - first])
+    for number, columns in enumerate(_batches(path)):
+        first = number * BATCH_TOKENS
+        if first >= stop:
+            break
+        if first + BATCH_TOKENS > start:
+            pieces.append(columns[0][max(start - first, 0) : stop - first])
     found = sum(len(piece) for piece in pieces)
     if found != stop - start:
         raise WorkspaceError(
@@ -133,59 +140,85 @@ def read_domain(workspace_root: Path, info: DomainInfo) -> tuple[Tokens, Counts]
             f"{path} must match its digest in corpus.json, got other contents; run "
             "`ablate prepare` to have it made again"
         )
-    with _opened(path) as reader:
-        batches = range(reader.num_record_batches)
-        columns = [
-            np.concatenate([_column(reader, number, index) for number in batches])
-            for index in range(2)
-        ]
-    return columns[0], columns[1]
+    batches = list(_batches(path))
+    if not batches or len(batches[0]) != 2:
+        raise _damaged(path, "it has no tokens with their bytes")
+    tokens, counts = (np.concatenate(column) for column in zip(*batches, strict=True))
+    return tokens, counts
 
 
 def content_digest(path: Path) -> str | None:
     """Return the digest of a token file's contents, or None when it cannot be read."""
+    hashes: list[Any] = []
     try:
-        with _opened(path) as reader:
-            hashes = [hashlib.sha256() for _ in reader.schema]
-            for number in range(reader.num_record_batches):
-                for index, digest in enumerate(hashes):
-                    digest.update(_column(reader, number, index).astype("<u4").tobytes())
-            return _combine(hashes)
+        for columns in _batches(path):
+            hashes = hashes or [hashlib.sha256() for _ in columns]
+            for column, digest in zip(columns, hashes, strict=True):
+                digest.update(column.astype("<u4").tobytes())
     except WorkspaceError:
         return None
+    return _combine(hashes or [hashlib.sha256()])
 
 
-class _opened:
-    """A memory-mapped Arrow IPC file reader; Arrow's errors become WorkspaceErrors."""
+def _batches(path: Path) -> Iterator[list[npt.NDArray[Any]]]:
+    """Yield the columns of each record batch, views of the mapped file.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Any:
-        try:
-            return pa.ipc.open_file(pa.memory_map(str(self._path)))
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(error) from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError | pa.ArrowException):
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: BaseException) -> WorkspaceError:
-        return WorkspaceError(
-            f"token files must be whole Arrow files: {self._path} is not ({error}); run "
-            "`ablate prepare` to have it made again"
-        )
+    The stream inside the file is read, message by message, and its footer is not: what that says
+    need not be what stands there. Every buffer must lie in the file as it is, so that nothing that
+    the file claims takes memory. Raises WorkspaceError for any other file.
+    """
+    try:
+        with pa.memory_map(str(path)) as stream:
+            if stream.read(len(MAGIC)) != MAGIC:
+                raise pa.ArrowInvalid("it does not begin as one")
+            messages = pa.ipc.MessageReader.open_stream(stream)
+            schema = pa.ipc.read_schema(messages.read_next_message())
+            if [(field.name, str(field.type)) for field in schema] not in COLUMNS:
+                raise pa.ArrowInvalid("it has other columns")
+            for message in messages:
+                if message.type != "record batch" or is_compressed(message.metadata.to_pybytes()):
+                    raise pa.ArrowInvalid("it holds more than plain record batches")
+                batch = pa.ipc.read_record_batch(message, schema)
+                batch.validate()
+                yield [column.to_numpy(zero_copy_only=True) for column in batch.columns]
+    except (OSError, EOFError, StopIteration, pa.ArrowException) as error:
+        raise _damaged(path, str(error)) from error
 
 
-def _column(reader: Any, number: int, index: int) -> npt.NDArray[Any]:
-    column: npt.NDArray[Any] = reader.get_batch(number).column(index).to_numpy(zero_copy_only=True)
-    return column
+def _damaged(path: Path, reason: str) -> WorkspaceError:
+    return WorkspaceError(
+        f"token files must be whole Arrow files: {path} is not ({reason}); run `ablate prepare` "
+        "to have it made again"
+    )
+
+
+def is_compressed(metadata: bytes) -> bool:
+    """Return whether a record batch's message says that its buffers are compressed.
+
+    `metadata` is the flatbuffer Message of Arrow's format (Message.fbs, Schema version 5): its
+    header is the third field, a RecordBatch, whose fourth field is `compression`. What does not
+    read as that counts as compressed.
+    """
+    try:
+        message = _table(metadata, 0)
+        header = _field(metadata, message, 2)
+        return header is None or _field(metadata, _table(metadata, header), 3) is not None
+    except struct.error:
+        return True
+
+
+def _table(data: bytes, at: int) -> int:
+    """Return where the table lies to which the offset at `at` points."""
+    return at + int(struct.unpack_from("<I", data, at)[0])
+
+
+def _field(data: bytes, table: int, number: int) -> int | None:
+    """Return where a field of a table lies, None when it is absent."""
+    places = table - int(struct.unpack_from("<i", data, table)[0])
+    (size,) = struct.unpack_from("<H", data, places)
+    place = 4 + 2 * number
+    offset = struct.unpack_from("<H", data, places + place)[0] if place < size else 0
+    return table + offset if offset else None
 
 
 def _combine(hashes: list[Any]) -> str:

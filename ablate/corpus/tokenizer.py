@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from ablate.corpus.values import TokenizerInfo
 from ablate.errors import CorpusError
-from ablate.workspace import fingerprint, write_atomic
+from ablate.workspace import fingerprint, strange_file, write_atomic
 
 END_OF_TEXT = "<|endoftext|>"
 ADDING = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
@@ -81,6 +81,11 @@ def _loaded(path: str, place: str) -> Any:
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
     from transformers import AutoTokenizer
 
+    if Path(path).is_dir() and (strange := strange_file(Path(path))) is not None:
+        raise CorpusError(
+            f"{place} must be a folder of plain files, got a pipe, socket or device at {strange}; "
+            "copy it again"
+        )
     try:
         if not Path(path).is_dir():
             # Asked once and first: transformers tries many times before it says there is nothing.

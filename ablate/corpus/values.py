@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from ablate.errors import WorkspaceError
+from ablate.harmless import is_name
+from ablate.plain_values import typed
 from ablate.workspace import Workspace, read_json
 
 DomainKind = Literal["domain", "heldout"]
+TOKEN_FILE = re.compile(r"corpus/[@A-Za-z0-9_-]+/[a-z]+\.arrow")
+OUTPUT = re.compile(r"corpus/[@A-Za-z0-9_-]+/[A-Za-z0-9_-]+(\.[a-z]+)?")
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +101,35 @@ class Corpus:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Corpus:
-        """Return the corpus that `to_json` wrote; raises KeyError or TypeError for other values."""
-        return cls(
-            fingerprint=value["fingerprint"],
-            tokenizer=TokenizerInfo(**value["tokenizer"]),
-            partitions={name: _partition(info) for name, info in value["partitions"].items()},
-            domains={name: _domain(info) for name, info in value["domains"].items()},
-            seed=None if value["seed"] is None else TokenFile(**value["seed"]),
-            seed_dropped=dict(value["seed_dropped"]),
-            inputs=dict(value["inputs"]),
-        )
+        """Return the corpus that `to_json` wrote; raises ValueError for any other value."""
+        corpus = typed(cls, {key: value[key] for key in get_type_hints(cls) if key in value})
+        _require_sound(corpus)
+        return corpus
+
+
+def _require_sound(corpus: Corpus) -> None:
+    """Raise ValueError where names, units or token files do not fit together."""
+    for table in (corpus.partitions, corpus.domains):
+        for name, info in table.items():
+            if info.name != name or not is_name(name):
+                raise ValueError(f"'{name[:60]}' must be the name of what stands under it")
+    for part in corpus.partitions.values():
+        size, there = max(part.unit_tokens, default=0), part.train.tokens
+        counted = len(part.unit_tokens) == len(part.unit_digests) == part.units
+        full = all(tokens == size > 0 for tokens in part.unit_tokens)
+        if not (counted and full and (part.units - 1) * size < there):
+            raise ValueError(f"the units of '{part.name[:60]}' must be cut from its tokens")
+    files = [part.train for part in corpus.partitions.values()]
+    files += [domain.tokens_file for domain in corpus.domains.values()]
+    for file in [*files, *([corpus.seed] if corpus.seed else [])]:
+        if not TOKEN_FILE.fullmatch(file.path) or not DIGEST.fullmatch(file.digest):
+            raise ValueError(f"token files must lie under corpus/, got '{file.path[:60]}'")
+    outputs = corpus.inputs.get("outputs", {})
+    if not isinstance(outputs, dict) or not all(
+        OUTPUT.fullmatch(name) and isinstance(facts, list) and len(facts) == 3
+        for name, facts in outputs.items()
+    ):
+        raise ValueError("inputs.outputs must list files under corpus/")
 
 
 def read_corpus(workspace: Workspace) -> Corpus | None:
@@ -117,10 +142,10 @@ def read_corpus(workspace: Workspace) -> Corpus | None:
         return None
     try:
         return Corpus.from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise WorkspaceError(
             f"{workspace.corpus_json} must be as `ablate prepare` wrote it, got another "
-            f"one ({type(error).__name__}: {error}); delete it and run `ablate prepare`"
+            f"one ({error}); delete it and run `ablate prepare`"
         ) from error
 
 
@@ -157,17 +182,3 @@ def counts_table(corpus: Corpus) -> list[dict[str, Any]]:
             {"name": "seed", "kind": "seed", "tokens": corpus.seed.tokens, **corpus.seed_dropped}
         )
     return rows
-
-
-def _partition(value: Mapping[str, Any]) -> PartitionInfo:
-    fields = dict(value)
-    fields["train"] = TokenFile(**fields["train"])
-    fields["unit_tokens"] = tuple(fields["unit_tokens"])
-    fields["unit_digests"] = tuple(fields["unit_digests"])
-    return PartitionInfo(**fields)
-
-
-def _domain(value: Mapping[str, Any]) -> DomainInfo:
-    fields = dict(value)
-    fields["tokens_file"] = TokenFile(**fields["tokens_file"])
-    return DomainInfo(**fields)

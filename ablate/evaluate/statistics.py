@@ -62,6 +62,8 @@ class DomainScore:
 
 
 def _unpacked(text: str) -> tuple[float, ...]:
+    if len(text) > 8 * GROUPS:
+        raise ValueError(f"groups must be at most {GROUPS}")
     return tuple(np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").tolist())
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.errors import WorkspaceError
+from ablate.harmless import is_name
+from ablate.plain_values import typed
 from ablate.workspace import Workspace, fingerprint, read_json, write_json
+
+MODEL_FOLDER = re.compile("models/[A-Za-z0-9_-]+")
+MARK = re.compile("[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +104,30 @@ class ModelPool:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], root: str = "") -> ModelPool:
-        """Return the pool that `to_json` wrote; raise ValueError when a field is off."""
-        seed = SeedModel(**_typed(value["seed"], {}))
-        units = tuple(
-            UnitModel(**_typed(item, {"index": int, "tokens": int})) for item in value["units"]
-        )
-        marks = _typed({key: value[key] for key in ("layout_fingerprint", "tokenizer")}, {})
-        counts = Counter(map(member_key, units))
-        if any(count > 1 for count in counts.values()):
+        """Return the pool that `to_json` wrote; raise ValueError when a field is off.
+
+        The seed lies in the workspace's models/; a unit there too, or at an absolute path when it
+        was brought in.
+        """
+        kinds = {"seed": SeedModel, "units": tuple[UnitModel, ...]}
+        fields: dict[str, Any] = {
+            key: typed(kinds.get(key, str), value.get(key), key)
+            for key in ("seed", "units", "layout_fingerprint", "tokenizer")
+        }
+        pool = cls(root=root, **fields)
+        if len(pool.by_member) != len(pool.units):
             raise ValueError("a unit stands twice")
-        return cls(seed=seed, units=units, root=root, **marks)
-
-
-def _typed(item: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise ValueError(f"an object must stand where {type(item).__name__} does")
-    for key, value in item.items():
-        if type(value) is not kinds.get(key, str):
-            raise ValueError(f"'{key}' must be {kinds.get(key, str).__name__}, got {value!r}")
-    return item
+        for name, folder in (
+            ("", pool.seed.folder),
+            *((unit.partition, unit.folder) for unit in pool.units),
+        ):
+            brought = bool(name) and Path(folder).is_absolute() and ".." not in Path(folder).parts
+            if (name and not is_name(name)) or not (MODEL_FOLDER.fullmatch(folder) or brought):
+                raise ValueError(f"models must lie under models/, got '{folder[:60]}'")
+        for item in (pool.seed, *pool.units):
+            if not MARK.fullmatch(item.fingerprint):
+                raise ValueError(f"a fingerprint must be hex digits, got '{item.fingerprint[:60]}'")
+        return pool
 
 
 def write_pool(workspace: Workspace, pool: ModelPool) -> None:
@@ -133,7 +145,7 @@ def read_pool(workspace: Workspace) -> ModelPool | None:
         return None
     try:
         pool = ModelPool.from_json(value, str(workspace.root))
-    except (KeyError, TypeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise WorkspaceError(
             f"pool.json must be as it was written: {workspace.pool_json} is altered ({error}); "
             "delete it and run `ablate train` again, finished models are kept"

@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 from ablate.errors import CheckpointError
+from ablate.workspace import read_small, strange_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -63,9 +64,7 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
 def read_small_json(path: Path) -> Any:
     """Return the JSON of a small file; raise CheckpointError when it is missing or none."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} must be a JSON file below 64 MiB; is it a data file?")
-        return json.loads(path.read_bytes())
+        return json.loads(read_small(path, MAX_JSON_BYTES))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"a checkpoint folder must hold {path.name}, got none in {path.parent}; name the "
@@ -73,7 +72,8 @@ def read_small_json(path: Path) -> Any:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} must be JSON ({type(error).__name__}); copy the checkpoint again"
+            f"{path} must be JSON of at most {MAX_JSON_BYTES >> 20} MiB ({first_line(error)}); copy "
+            "the checkpoint again"
         ) from error
 
 
@@ -84,6 +84,11 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
     of its own that was not asked for.
     """
     values = read_small_json(folder / "config.json")
+    if (strange := strange_file(folder)) is not None:
+        raise CheckpointError(
+            f"a checkpoint must be plain files, got a pipe, socket or device at {strange}; copy the "
+            "checkpoint again"
+        )
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):
         raise CheckpointError(

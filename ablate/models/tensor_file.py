@@ -18,7 +18,7 @@ import torch
 
 from ablate.errors import CheckpointError
 
-MAX_HEADER_BYTES = 100 << 20
+MAX_HEADER_BYTES = 32 << 20
 PIECE = 1 << 17  # elements read and checked at once, while they are in the cache
 FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 ITEM_BYTES = {
@@ -57,6 +57,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise _broken(path, "it is no plain file")
         with path.open("rb") as stream:
             prefix = stream.read(8)
             length = int.from_bytes(prefix, "little")
@@ -94,7 +96,7 @@ def _stored(path: Path, name: str, item: Any, base: int) -> StoredTensor:
     )
     if shape is None or offsets is None or len(offsets) != 2:
         raise _broken(path, f"tensor '{name}' has no sound shape and offsets")
-    if item.get("dtype") not in ITEM_BYTES:
+    if not isinstance(item.get("dtype"), str) or item["dtype"] not in ITEM_BYTES:
         raise CheckpointError(
             f"weights must be F32, BF16 or F16: tensor '{name}' of {path} is {item.get('dtype')}; "
             "use the checkpoint that is not quantized"

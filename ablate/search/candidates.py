@@ -151,6 +151,8 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
     if record["kind"] != "proxy" or not all(member in pool.by_member for member, _ in members):
         return None
     options = tuple(sorted(record.get("options", {}).items()))
+    if not {name for name, _ in record["weights"]} <= pool.units_of().keys():
+        return None
     if record["key"] != _merge_key(pool, record["method"], options, seed_share, members):
         return None
     return Candidate(

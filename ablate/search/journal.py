@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ablate.evaluate.statistics import DomainScore
+from ablate.harmless import is_name
+from ablate.plain_values import typed
 from ablate.progress import note
-from ablate.search.candidates import Candidate, describe
-from ablate.workspace import SCHEMA_VERSION
+from ablate.search.candidates import Candidate, Kind, describe
+from ablate.workspace import SCHEMA_VERSION, lines_of
+
+MAX_LINE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +83,8 @@ class Journal:
         self.records: dict[str, dict[str, Any]] = {}
         self._scored: dict[str, Scored] = {}
         if path.exists():
-            with path.open("rb") as stream:
-                for line in stream:
-                    self._read_line(line)
+            for line in lines_of(path, MAX_LINE_BYTES):
+                self._read_line(line)
         if self.damaged:
             note(f"{path.name}: {self.damaged} damaged line(s) left out; they are scored again")
 
@@ -115,8 +118,8 @@ class Journal:
             digest = body.pop("digest")
             if digest != _digest(body):
                 raise ValueError("digest")
-            scored = _from_json(body)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            scored = _from_json(typed(_Line, body))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.damaged += 1
             return
         self._add(body, scored)
@@ -148,29 +151,51 @@ def _to_json(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _from_json(body: Mapping[str, Any]) -> Scored:
+@dataclass(frozen=True, kw_only=True)
+class _Score:
+    nats: float
+    tokens: int
+    bytes: int
+    stderr: float
+    groups: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """What a line holds; later versions added what has a default."""
+
+    schema_version: int
+    key: str
+    kind: Kind
+    merge: str | None
+    method: str
+    unit: int | None
+    weights: tuple[tuple[str, float], ...]
+    seed_coefficient: float
+    coefficients: tuple[tuple[tuple[str, int], float], ...]
+    scores: dict[str, _Score]
+    merge_seconds: float
+    evaluate_seconds: float
+    error: str | None
+    options: dict[str, bool | float] = field(default_factory=dict)
+    run: dict[str, int] = field(default_factory=dict)
+    slopes: dict[str, dict[str, float]] = field(default_factory=dict)
+    stopped: Stopped | None = None
+
+
+def _from_json(line: _Line) -> Scored:
+    """Return a line's scores; raise ValueError where they or the names beside them cannot be."""
+    shown = [name for name, _ in line.weights] + ([line.merge] if line.merge else [])
+    if not all(map(is_name, shown)) or any(weight < 0 for _, weight in line.weights):
+        raise ValueError("names and weights")
+    if any(score.tokens < 1 for score in line.scores.values()):
+        raise ValueError("a score of no tokens")
     return Scored(
-        key=body["key"],
-        scores={mark: DomainScore.from_json(value) for mark, value in body["scores"].items()},
-        slopes={
-            mark: {unit: float(slope) for unit, slope in slopes.items()}
-            for mark, slopes in body.get("slopes", {}).items()
-        },
-        merge_seconds=float(body["merge_seconds"]),
-        evaluate_seconds=float(body["evaluate_seconds"]),
-        error=body["error"],
-        stopped=_stopped(body.get("stopped")),
-    )
-
-
-def _stopped(value: Mapping[str, Any] | None) -> Stopped | None:
-    if value is None:
-        return None
-    return Stopped(
-        race=str(value["race"]),
-        stage=int(value["stage"]),
-        share=float(value["share"]),
-        tokens=int(value["tokens"]),
-        estimate=float(value["estimate"]),
-        values=tuple(float(one) for one in value["values"]),
+        key=line.key,
+        scores={mark: DomainScore.from_json(vars(one)) for mark, one in line.scores.items()},
+        slopes=line.slopes,
+        merge_seconds=line.merge_seconds,
+        evaluate_seconds=line.evaluate_seconds,
+        error=line.error,
+        stopped=line.stopped,
     )

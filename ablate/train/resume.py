@@ -1,4 +1,7 @@
-"""Resume states: DeepSpeed's checkpoint, made atomic and checked before anything is unpickled.
+"""Resume states: DeepSpeed's checkpoint, made atomic, checked, and read without running any code.
+
+DeepSpeed unpickles what it finds. Here its files go through torch's weights-only reader, which
+builds tensors, plain values and the three DeepSpeed classes below, and calls nothing else.
 
 A state is a folder `step-<n>` beside `resume.json`, which is written last, names the step, and
 holds the SHA-256 of every file. Only the newest is kept.
@@ -6,11 +9,18 @@ holds the SHA-256 of every file. Only the newest is kept.
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 
 from ablate.errors import WorkspaceError
 from ablate.train import together
@@ -18,6 +28,17 @@ from ablate.train.zero import ZeroEngine
 from ablate.workspace import file_digest, read_json, write_json
 
 RESUME_FILE = "resume.json"
+
+STATE_TYPES = (ZeroStageEnum, LossScaler, fragment_address)
+
+
+class _PlainStates(TorchCheckpointEngine):  # type: ignore[misc]
+    """DeepSpeed's reader and writer of files, which reads them without running code."""
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Return a file's state; raise pickle.UnpicklingError when it asks for anything else."""
+        with torch.serialization.safe_globals(list(STATE_TYPES)):
+            return torch.load(path, map_location=map_location, weights_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +84,7 @@ def load(
     """
     point = together.tell(_usable(folder, identity, note) if together.rank() == 0 else None)
     if point is not None:
+        engine.engine.checkpoint_engine = _PlainStates()
         engine.engine.load_checkpoint(
             str(folder), tag=point.tag, load_lr_scheduler_states=False, load_module_strict=True
         )
@@ -104,7 +126,20 @@ def _problem(folder: Path, body: dict[str, Any], identity: dict[str, Any]) -> st
     for name, digest in body["files"].items():
         if file_digest(folder / name) != digest:
             return f"was altered: {name} does not match its digest"
+    for name in body["files"]:
+        if (code := _code_in(folder / name)) is not None:
+            return f"was altered: {name} {code}"
     return None
+
+
+def _code_in(file: Path) -> str | None:
+    """Return what else than tensors and plain values a state asks for, None for nothing."""
+    try:
+        asked = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return "is no state of tensors"
+    more = set(asked) - {f"{kind.__module__}.{kind.__qualname__}" for kind in STATE_TYPES}
+    return f"would run {sorted(more)[0]}" if more else None
 
 
 def remove(folder: Path) -> None:

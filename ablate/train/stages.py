@@ -175,10 +175,16 @@ def unit_slices(study: Study, info: PartitionInfo, index: int) -> tuple[TokenSli
     """Return the token ranges of unit `index`, `[index * unit_tokens, ...)` of the train file.
 
     With `short_units: repeat` a partition below one unit is read again until the unit is full.
+    Raises StudyError when the corpus was cut into other units.
     """
     unit, there = study.corpus.unit_tokens, info.train.tokens
     start = index * unit
     stop = min(start + unit, there)
+    if start >= stop:
+        raise StudyError(
+            f"the corpus must be cut into units of corpus.unit_tokens {unit}, got others for "
+            f"partition '{info.name}'; run `ablate prepare`"
+        )
     digest = info.unit_digests[index]
     if stop - start == unit or study.corpus.short_units != "repeat":
         return (_slice(info.train, start, stop, digest),)

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablate.workspace import write_atomic
+from ablate.workspace import lines_of, write_atomic
 
 SHOWN_POINTS = 200
+MAX_LINE_BYTES = 1 << 16
+NEEDED = {"step", "loss", "learning_rate"}
 
 
 class StepLog:
@@ -50,11 +52,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in lines_of(path, MAX_LINE_BYTES):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
+        if isinstance(line, dict) and type(line.get("step")) is int and line.keys() >= NEEDED:
             lines.append(line)
     return lines

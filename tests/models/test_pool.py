@@ -25,7 +25,7 @@ def unit(partition: str, index: int, folder: str = "models/unit") -> UnitModel:
 
 def pool(*units: UnitModel) -> ModelPool:
     return ModelPool(
-        seed=SeedModel(fingerprint="s", folder="models/seed-s", digest="cd" * 32),
+        seed=SeedModel(fingerprint="5eed", folder="models/seed-5eed", digest="cd" * 32),
         units=units,
         layout_fingerprint="layout",
         tokenizer="tokenizer",

@@ -10,8 +10,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "ablate"
 # Lower layers first: a module may import from its own layer's folder and from lower layers.
 LAYERS = [
+    {"harmless"},
     {"errors", "verb_package", "job_output"},
-    {"progress", "settings", "workspace", "plugins", "stage_log"},
+    {"progress", "settings", "workspace", "plugins", "plain_values", "stage_log"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},

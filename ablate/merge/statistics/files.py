@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ablate.errors import CheckpointError, WorkspaceError
 from ablate.merge.method import Statistics
 from ablate.merge.statistics.gram_matrices import Grams
 from ablate.models.tensor_file import read_header, read_into
+from ablate.plain_values import typed
 from ablate.workspace import SCHEMA_VERSION, temporary_folder
 
 FISHER_TENSOR = "fisher"
@@ -68,13 +70,26 @@ def read_statistics(
             f"statistics must be as they were written: {error}; delete {path} to have them "
             "gathered again"
         ) from error
-    header = _header(path)
-    body = {key: value for key, value in header.items() if key != "digest"}
-    if _digest(tensors, body) != header.get("digest"):
+    raw = _header(path)
+    if _digest(tensors, {k: v for k, v in raw.items() if k != "digest"}) != raw.get("digest"):
         raise _altered(path, "its contents do not fit its digest")
-    meta = header["meta"]
-    _require_expected(path, {"kind": kind, **expected}, {"kind": header["kind"], **meta})
-    return _statistics(tensors, header), meta
+    try:
+        header = typed(_Header, raw)
+        found = _statistics(tensors, header)
+    except (ValueError, KeyError) as error:
+        raise _altered(path, f"its header does not describe it: {error}") from error
+    _require_expected(path, {"kind": kind, **expected}, {"kind": header.kind, **header.meta})
+    return found, header.meta
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    schema_version: int
+    kind: str
+    meta: dict[str, Any]
+    digest: str
+    shared: dict[str, str] = field(default_factory=dict)
+    input_first: tuple[str, ...] = ()
 
 
 def _tensors(
@@ -91,14 +106,12 @@ def _tensors(
     return tensors, {"shared": shared, "input_first": sorted(statistics.input_first)}
 
 
-def _statistics(
-    tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]
-) -> torch.Tensor | Grams:
-    if header["kind"] == "fisher":
+def _statistics(tensors: Mapping[str, torch.Tensor], header: _Header) -> torch.Tensor | Grams:
+    if header.kind == "fisher":
         return tensors[FISHER_TENSOR]
     return Grams(
-        matrices={name: tensors[leader] for name, leader in header["shared"].items()},
-        input_first=frozenset(header["input_first"]),
+        matrices={name: tensors[leader] for name, leader in header.shared.items()},
+        input_first=frozenset(header.input_first),
     )
 
 

@@ -1,0 +1,55 @@
+"""Texts of others, made harmless where they are shown: no command to a terminal, no secret."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+NAME_LENGTH = 1000
+HIDDEN = "***"
+# Terminals obey control characters; marks of direction and line ends of Unicode show a text as
+# another one; half a character cannot be written at all.
+_UNSEEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
+)
+_CONTROL = re.compile(f"[{_UNSEEN}]")
+_NOT_OF_NAMES = re.compile(f"[{_UNSEEN}\t\n]")
+_PASSWORD_IN_URL = re.compile(r"([A-Za-z][\w+.-]*://)[^\s/@'\"]+@")
+_SECRET_KEYS = "token|secret|password|passwd|signature|credentials?|api[_-]?key|access[_-]?key|sig"
+_SECRET_IN_QUERY = re.compile(rf"(?i)([?&;][\w-]*(?:{_SECRET_KEYS})=)[^\s&;'\"]+")
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_SECRET_VARIABLE = re.compile(r"(?i).*(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY)")
+_LEAST_SECRET = 8
+
+
+def visible(text: str) -> str:
+    """Return a text with control characters and marks of direction spelled out, e.g. `\\x1b`.
+
+    Line ends and tabs stay.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return a text with `***` for what is secret in it.
+
+    That is user and password in a URL, the value of `?token=` and its like, a token of the hub,
+    and the value of every environment variable that is named like a secret (HF_TOKEN,
+    WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...).
+    """
+    for name, value in environment.items():
+        if len(value) >= _LEAST_SECRET and _SECRET_VARIABLE.fullmatch(name):
+            text = text.replace(value, HIDDEN)
+    text = _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}@", text)
+    text = _SECRET_IN_QUERY.sub(rf"\1{HIDDEN}", text)
+    return _HUB_TOKEN.sub(HIDDEN, text)
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text may name a partition, a domain or a study.
+
+    It has 1 to 1,000 characters, all of which can be seen: no line end, control character, mark of
+    direction or half a character.
+    """
+    return 0 < len(text) <= NAME_LENGTH and not _NOT_OF_NAMES.search(text)
