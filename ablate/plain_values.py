@@ -51,6 +51,9 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
         return value
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
+    if kind is str and isinstance(value, str):
+        value.encode()  # half a character, which JSON's escapes may hold, is a ValueError
+        return value
     if type(value) is kind and (kind is not int or 0 <= value < MOST_COUNT):
         return value
     raise ValueError(f"{place or 'it'} must be {_words(kind)}, got {_short(value)}")

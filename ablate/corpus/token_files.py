@@ -181,7 +181,7 @@ def _batches(path: Path) -> Iterator[list[npt.NDArray[Any]]]:
                 batch = pa.ipc.read_record_batch(message, schema)
                 batch.validate()
                 yield [column.to_numpy(zero_copy_only=True) for column in batch.columns]
-    except (OSError, EOFError, StopIteration, pa.ArrowException) as error:
+    except (OSError, ValueError, EOFError, StopIteration, pa.ArrowException) as error:
         raise _damaged(path, str(error)) from error
 
 

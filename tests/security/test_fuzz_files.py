@@ -25,7 +25,7 @@ from ablate.models.pool import ModelPool, SeedModel, UnitModel, read_pool, write
 from ablate.models.tensor_file import read_header, read_into, write_tensors
 from ablate.search.candidates import base_candidates, recall
 from ablate.search.journal import Journal, Scored, _digest
-from ablate.workspace import Workspace, write_json
+from ablate.workspace import Workspace
 from tests.security.fuzzing import COUNTS, changed, examples, mutated_bytes, places, strange_values
 from tests.security.memory import peak_of
 
@@ -232,7 +232,7 @@ def test_pool_json(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     workspace = Workspace(tmp_path)
     tree = changed(POOL.to_json(), place, value)
     try:
-        pool = ModelPool.from_json(tree)
+        pool = ModelPool.from_json(json.loads(json.dumps(tree)))
         write_pool(workspace, pool)
         assert read_pool(workspace) == ModelPool.from_json(tree, str(tmp_path))
         folders = [
@@ -241,7 +241,8 @@ def test_pool_json(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
         ]
         assert all(folder.split("/")[0] == "models" and ".." not in folder for folder in folders)
     except ValueError:
-        write_json(workspace.pool_json, {**json.loads(json.dumps(tree)), "fingerprint": "x"})
+        body = {"schema_version": 1, **json.loads(json.dumps(tree)), "fingerprint": "x"}
+        workspace.pool_json.write_text(json.dumps(body))
         with pytest.raises(WorkspaceError) as raised:
             read_pool(workspace)
         one_line(raised.value)
