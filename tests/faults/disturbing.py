@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ train: {checkpoint_seconds: 0.3, max_failures: 20}
 trial: {retries: 20}
 """
 
+_numbers = count()
 injections: Counter[str] = Counter()
 """What was done to runs, by its kind; a case that loses nothing counts its own."""
 
@@ -65,7 +67,7 @@ class Run:
         self.work = root / "work"
         file = root / "cluster.yaml"
         file.write_text(cluster)
-        self.errors = root / "stderr.txt"
+        self.errors = root / f"stderr-{next(_numbers)}.txt"
         command = [*before, sys.executable, "-m", "ablate", verb, str(root / "study.yaml")]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         with self.errors.open("w") as stream:
