@@ -19,6 +19,7 @@ from ablate.errors import RunError, StudyError, UserError
 from ablate.job_output import show_line
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
+from ablate.stores import named
 from ablate.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _failed(error: Exception) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"ablate: {message}", file=sys.stderr, flush=True)
+    print(f"ablate: {named(message)}", file=sys.stderr, flush=True)
     return code
 
 

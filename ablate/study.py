@@ -391,7 +391,9 @@ class Study(Settings):
     """One question about one corpus: a typed YAML file."""
 
     name: str = Field(min_length=1, max_length=200, description="Shown in tables and logs.")
-    workspace: str = Field(min_length=1, description="Folder of all state; shared by the cluster.")
+    workspace: str = Field(
+        min_length=1, description="All state: a folder that the cluster shares, or s3://…, gs://…"
+    )
     corpus: CorpusSettings = Field(CorpusSettings(), description="Partitions and base units.")
     units: dict[str, Names] = Field(
         {}, description="Unit models trained elsewhere: partition -> checkpoint folders."
@@ -455,8 +457,8 @@ class Study(Settings):
         return self.evaluate.sequence_length or self.train.sequence_length
 
     def open_workspace(self) -> Workspace:
-        """Return this study's workspace; nothing is created."""
-        return Workspace.open(self.workspace)
+        """Return this study's workspace as it stands; nothing is created."""
+        return Workspace.open(self.workspace).refresh()
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:

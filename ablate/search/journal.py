@@ -16,6 +16,7 @@ from typing import Any
 from ablate.evaluate.statistics import DomainScore
 from ablate.progress import note
 from ablate.search.candidates import Candidate, describe
+from ablate.stores import may_write
 from ablate.workspace import SCHEMA_VERSION
 
 
@@ -95,9 +96,10 @@ class Journal:
         return [name for name, mark in domains.items() if mark not in known]
 
     def append(self, candidate: Candidate, scored: Scored) -> None:
-        """Add one finished trial, durable when this returns."""
+        """Add one finished trial, durable on this disk when this returns."""
         body = {"schema_version": SCHEMA_VERSION, **describe(candidate), **_to_json(scored)}
         line = json.dumps({"digest": _digest(body), **body}, sort_keys=True) + "\n"
+        may_write(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as stream:
             if stream.tell() and not _ends_with_newline(stream):

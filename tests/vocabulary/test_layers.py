@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "ablate"
 # Lower layers first: a module may import from its own layer's folder and from lower layers.
 LAYERS = [
     {"errors", "verb_package", "job_output"},
-    {"progress", "settings", "workspace", "plugins"},
+    {"progress", "settings", "stores", "workspace", "plugins"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},
@@ -34,6 +34,7 @@ SIDEWAYS = {
     ("study", "resources"), ("merge", "models"), ("search", "evaluate"), ("workspace", "progress"),
     ("validate", "report"), ("agreement_table", "tables"), ("standing", "imports"),
     ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"),
+    ("workspace", "stores"),
 }  # fmt: skip
 
 
