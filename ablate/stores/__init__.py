@@ -1,6 +1,6 @@
 """Workspaces on object stores: a store's objects, their mirror on each node, one driver."""
 
-from ablate.stores.driving import driving
+from ablate.stores.driver import driving
 from ablate.stores.mirror import (
     entries,
     fetched,

@@ -137,10 +137,10 @@ def forget(path: Path) -> None:
     place = _place(path)
     if place is None:
         return
-    names = sorted(place.objects.find(place.name))
-    place.objects.delete(names)
-    for name in names:
-        _listings.get(place.root, {}).pop(name, None)
+    place.objects.delete(place.name)
+    listing = _listings.get(place.root, {})
+    for name in [name for name in listing if _is_below(name, place.name)]:
+        del listing[name]
 
 
 def is_mirrored(path: Path | str) -> bool:
@@ -219,11 +219,8 @@ def settled(root: Path) -> Iterator[None]:
 
 def sweep(root: Path) -> None:
     """Delete what runs that were killed left in the store under temporary names."""
-    place = _require(root)
-    left = [name for name in _listings[root] if _is_temporary(name)]
-    place.objects.delete(left)
-    for name in left:
-        del _listings[root][name]
+    for name in sorted({_temporary_part(name) for name in _listings[root]} - {""}):
+        forget(root / name)
 
 
 def _pull_journal(place: _Place, there: bool) -> None:
@@ -243,7 +240,14 @@ def _is_state(name: str) -> bool:
 
 
 def _is_temporary(name: str) -> bool:
-    return any(part.startswith(TEMPORARY_PREFIX) for part in name.split("/"))
+    return bool(_temporary_part(name))
+
+
+def _temporary_part(name: str) -> str:
+    """Return a name up to its first temporary part, "" when it has none."""
+    parts = name.split("/")
+    ends = [end for end, part in enumerate(parts, 1) if part.startswith(TEMPORARY_PREFIX)]
+    return "/".join(parts[: ends[0]]) if ends else ""
 
 
 def _is_below(name: str, folder: str) -> bool:
@@ -306,8 +310,9 @@ def _remove_others(path: Path, wanted: Mapping[str, Stat], root: Path) -> None:
         own = name.startswith(".") and "/" not in name  # locks of this machine
         if name not in wanted and name != JOURNAL and not own and not _is_temporary(name):
             file.unlink(missing_ok=True)
-    for folder in sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True):
-        if not any(folder.iterdir()) and not _is_temporary(str(folder.relative_to(root))):
+    for folder in sorted((p for p in (path, *path.rglob("*")) if p.is_dir()), reverse=True):
+        empty = folder != root and not any(folder.iterdir())
+        if empty and not _is_temporary(str(folder.relative_to(root))):
             folder.rmdir()
 
 

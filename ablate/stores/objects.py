@@ -23,6 +23,7 @@ from ablate.errors import RunError, StudyError
 Value = TypeVar("Value")
 
 TEMPORARY_PREFIX = ".tmp-"
+BUCKETS = ("s3", "gs", "gcs")
 CHUNK = 8 << 20
 PATIENCE_SECONDS, CONTACT_SECONDS = 60.0, 5.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0
@@ -63,7 +64,7 @@ def check_uri(uri: str) -> None:
             f"workspace must hold no credentials, got some in a {parts.scheme}:// URI; give them "
             "by the environment, a profile or the machine's role"
         )
-    if not parts.netloc or not parts.path.strip("/"):
+    if (parts.scheme in BUCKETS and not parts.netloc) or not parts.path.strip("/"):
         raise StudyError(
             f"workspace must be a place below a bucket, such as s3://bucket/study, got {uri}"
         )
@@ -170,17 +171,21 @@ class Objects:
         finally:
             partial.unlink(missing_ok=True)
 
-    def delete(self, names: Iterator[str] | list[str]) -> None:
-        """Delete objects; those that are not there are none the less gone."""
+    def delete(self, name: str) -> None:
+        """Delete an object, or all below it; what is not there is gone already."""
+        from pyarrow.fs import FileType
 
-        def delete(name: str) -> None:
-            try:
+        def delete() -> None:
+            kind = self._files.get_file_info(self._path(name)).type
+            if kind == FileType.Directory:
+                self._files.delete_dir(self._path(name))
+            elif kind == FileType.File:
                 self._files.delete_file(self._path(name))
-            except FileNotFoundError:
-                return
 
-        for name in names:
-            self._tried(functools.partial(delete, name))
+        try:
+            self._tried(delete)
+        except FileNotFoundError:  # another one was faster
+            return
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}" if name else self._base

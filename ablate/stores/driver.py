@@ -93,7 +93,8 @@ class _Lease:
             others = self._others()
             living = {name: body for name, body in others.items() if body is not None}
             if not living:
-                self._objects.delete([name for name in others if name not in living])
+                for name in others:
+                    self._objects.delete(name)
                 self._write(drives=True)
                 return
             self.release()
@@ -113,7 +114,7 @@ class _Lease:
 
     def release(self) -> None:
         """Let the workspace go."""
-        self._objects.delete([self._name])
+        self._objects.delete(self._name)
 
     def _write(self, *, drives: bool) -> None:
         now = time.clock_gettime(_CLOCK)
