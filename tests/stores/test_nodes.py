@@ -13,9 +13,9 @@ from ray.cluster_utils import Cluster as RayNodes
 from ablate import engine
 from ablate.resources import Cluster
 from ablate.study import load_study
-from tests.faults.disturbing import LONGER, numbers
+from tests.faults.disturbing import numbers
 from tests.small_study import make_study
-from tests.stores.test_run import in_the_store
+from tests.stores.test_run import MORE_STEPS, in_the_store
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
@@ -43,12 +43,12 @@ def test_two_workers_of_a_run_on_two_nodes(
     deepspeed = {"zero_optimization": {"stage": stage}}
     settings = {"train": train, "deepspeed": deepspeed}
     where = Cluster.model_validate({**settings, "address": nodes.address})
-    asked = load_study(study, (f"workspace={uri}", "search.merge.method=fisher", *LONGER))
+    asked = load_study(study, (f"workspace={uri}", "search.merge.method=fisher", *MORE_STEPS))
     engine.run(asked, cluster=where)
     for name in ("one", "two"):
         mirrored = {p.name for p in (tmp_path / name).rglob("model.safetensors")}
         assert mirrored, name
     ray.shutdown()
     here = Cluster.model_validate({**settings, "cpus": 2})
-    engine.run(load_study(study, ("search.merge.method=fisher", *LONGER)), cluster=here)
+    engine.run(load_study(study, ("search.merge.method=fisher", *MORE_STEPS)), cluster=here)
     assert in_the_store(uri) == numbers(tmp_path / "work")

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from ablate.stores.objects import Objects
-from tests.faults.disturbing import LONGER, REPOSITORY, SECONDS, numbers
+from tests.faults.disturbing import REPOSITORY, SECONDS, numbers
 from tests.small_study import make_study
 
 pytestmark = pytest.mark.slow
+MORE_STEPS = ("train.batch_tokens=256",)
 
 
 class Driver:
@@ -38,7 +39,7 @@ class Driver:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "ablate", verb, str(self.study), *file),
-                *(f"workspace={self.uri}", *LONGER, *words),
+                *(f"workspace={self.uri}", *MORE_STEPS, *words),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
