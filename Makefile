@@ -9,7 +9,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export RAY_AUTH_MODE ?= disabled
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-all test-slow test-faults test-gpu check format bench \
+.PHONY: install demo test test-all test-slow test-faults test-stores test-gpu check format bench \
   bench-merge bench-evaluate bench-trial bench-tune bench-train bench-search bench-racing bench-mergekit clean help
 
 help:            ## list the targets
@@ -38,6 +38,14 @@ test-slow: $(STAMP)
 
 test-faults: $(STAMP)
 	$(BIN)/python -m pytest -m faults
+
+test-stores: $(STAMP) $(VENV)/moto/bin/moto_server  ## workspaces on an S3 server on this machine
+	$(BIN)/python -m pytest -m '' tests/stores
+
+# moto needs other versions of packages than constraints.txt: it has an environment of its own.
+$(VENV)/moto/bin/moto_server:
+	$(PYTHON) -m venv $(VENV)/moto
+	$(VENV)/moto/bin/python -m pip install --quiet 'moto[server]==5.2.5'
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu

@@ -20,6 +20,7 @@ from ablate.harmless import visible, without_secrets
 from ablate.job_output import show_line
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
+from ablate.stores import named
 from ablate.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _failed(error: Exception) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(visible(without_secrets(f"ablate: {message}")), file=sys.stderr, flush=True)
+    print(visible(without_secrets(f"ablate: {named(message)}")), file=sys.stderr, flush=True)
     return code
 
 

@@ -17,7 +17,7 @@ from ablate.here import answer_here, score_ensemble, search_ensemble
 from ablate.imports import check_imports, import_seed, imported_units
 from ablate.merge import merge_method
 from ablate.mixture import Mixture
-from ablate.models.checkpoint import checkpoint_digest
+from ablate.models.checkpoint import published_digest
 from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.on_ray import answer, model_layout, run_jobs, scorer_settings
 from ablate.planning.work import work_of
@@ -225,7 +225,7 @@ def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     layout = model_layout(study, folder)
     brought = imported_units(study, corpus, folder, layout)
     pool = ModelPool(
-        seed=replace(seed, digest=checkpoint_digest(folder)),
+        seed=replace(seed, digest=published_digest(folder)),
         units=(*brought, *(_unit(job, workspace) for job in jobs)),
         layout_fingerprint=layout.fingerprint,
         tokenizer=corpus.tokenizer.fingerprint,
@@ -261,7 +261,7 @@ def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
         index=job.metadata["unit"],
         fingerprint=job.fingerprint,
         folder=str(job.path.relative_to(workspace.root)),
-        digest=checkpoint_digest(job.path),
+        digest=published_digest(job.path),
         tokens=job.recipe.tokens,
     )
 

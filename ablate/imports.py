@@ -26,6 +26,7 @@ from ablate.models.sources import (
     weight_files,
 )
 from ablate.models.tensor_file import read_header
+from ablate.stores import fetched
 from ablate.study import Study
 from ablate.workspace import Workspace, fingerprint
 
@@ -138,7 +139,7 @@ def _require_positions(study: Study, folder: Path) -> None:
 
 def _intact(folder: Path) -> str | None:
     """Return the digest of a finished seed folder, None when it is missing or altered."""
-    training = read_training(folder)
+    training = read_training(fetched(folder))
     if training is None or not (folder / WEIGHTS).is_file() or altered_file(folder) is not None:
         return None
     digest = checkpoint_digest(folder)

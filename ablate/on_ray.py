@@ -47,6 +47,7 @@ def run_jobs(jobs: list[TrainingJob], workspace: Workspace, cluster: Cluster) ->
     with session(cluster), bar("train", total) as advance:
         train_jobs(missing, cluster, workspace, lambda done, _, detail: advance(done, detail))
         advance(total, "")
+    workspace.refresh()
 
 
 def answer(

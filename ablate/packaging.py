@@ -19,7 +19,7 @@ import yaml
 from ablate.errors import StudyError
 from ablate.resources import Cluster
 from ablate.study import Study, replace_paths, to_yaml
-from ablate.workspace import fingerprint
+from ablate.workspace import Workspace, fingerprint
 
 STUDY_FILE, CLUSTER_FILE = "study.yaml", "cluster.yaml"
 LIMIT_BYTES = 500 << 20
@@ -62,7 +62,7 @@ def write_package(path: Path, study: Study, cluster: Cluster, *, with_files: boo
 
 def workspace_mark(study: Study) -> str:
     """Return the fingerprint of the workspace's place: by it a server's jobs are found again."""
-    return fingerprint({"workspace": str(study.open_workspace().root)})
+    return fingerprint({"workspace": Workspace.open(study.workspace).location})
 
 
 def pinned_requirements() -> list[str]:

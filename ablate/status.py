@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from ablate.evaluate.token_nats import FOLDER as LIKELIHOODS
 from ablate.models.pool import read_pool
 from ablate.search.journal import Journal
 from ablate.standing import standing_of
+from ablate.stores import TEMPORARY_PREFIX, entries, stored_bytes
 from ablate.study import Study
 from ablate.train.stages import is_complete, seed_job, unit_jobs
 from ablate.validating import mixture_jobs
-from ablate.workspace import TEMPORARY_PREFIX, Workspace
+from ablate.workspace import Workspace, remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def status(study: Study) -> Status:
         trials, mixtures, failed = len(board.trials), len(board.mixtures), len(board.failed)
         trained, validated = len(board.trained), board.is_calibrated
     return Status(
-        workspace=str(workspace.root),
+        workspace=workspace.location,
         prepared=corpus is not None,
         partitions=len(corpus.partitions) if corpus else 0,
         units=wanted,
@@ -103,14 +103,13 @@ def garbage(study: Study) -> Garbage:
     found = [
         folder
         for parent, keep in ((workspace.models, kept), (workspace.corpus, slugs))
-        if parent.is_dir() and keep is not None
-        for folder in sorted(parent.iterdir())
-        if folder.is_dir() and not folder.is_symlink() and folder.name not in keep
+        if keep is not None
+        for folder, size in entries(parent).items()
+        if size is None and folder.name not in keep
     ]
     found += _left_scores(workspace)
-    found += sorted(
-        path for path in workspace.root.glob(f"{TEMPORARY_PREFIX}*") if not path.is_symlink()
-    )
+    there = entries(workspace.root)
+    found += [path for path in there if path.name.startswith(TEMPORARY_PREFIX)]
     return Garbage(folders=tuple(found), bytes=sum(_size(folder) for folder in found))
 
 
@@ -118,12 +117,9 @@ def _left_scores(workspace: Workspace) -> list[Path]:
     """Return token likelihoods and merge statistics of units that the pool has no more."""
     pool = read_pool(workspace)
     units = {unit.fingerprint for unit in pool.units} if pool else set()
-    likelihoods = (workspace.root / LIKELIHOODS).glob("*")
-    statistics = (workspace.root / STATISTICS).glob("*")
+    scores = [*entries(workspace.root / LIKELIHOODS), *entries(workspace.root / STATISTICS)]
     return sorted(
-        path
-        for path in [*likelihoods, *statistics]
-        if pool is not None and path.name.partition("-")[0] not in units and not path.is_symlink()
+        path for path in scores if pool is not None and path.name.partition("-")[0] not in units
     )
 
 
@@ -132,10 +128,7 @@ def clean(study: Study) -> Garbage:
     with study.open_workspace().lock():
         found = garbage(study)
         for path in found.folders:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove(path)
     return found
 
 
@@ -171,6 +164,9 @@ def _corpus_folders(corpus: Any) -> set[str] | None:
 
 
 def _size(path: Path) -> int:
+    stored = stored_bytes(path)
+    if stored is not None:
+        return stored
     if path.is_file():
         return path.stat().st_size
     return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())

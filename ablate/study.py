@@ -392,7 +392,9 @@ class Study(Settings):
     """One question about one corpus: a typed YAML file."""
 
     name: Name = Field(min_length=1, max_length=200, description="Shown in tables and logs.")
-    workspace: str = Field(min_length=1, description="Folder of all state; shared by the cluster.")
+    workspace: str = Field(
+        min_length=1, description="All state: a folder that the cluster shares, or s3://…, gs://…"
+    )
     corpus: CorpusSettings = Field(CorpusSettings(), description="Partitions and base units.")
     units: dict[Name, Names] = Field(
         {}, description="Unit models trained elsewhere: partition -> checkpoint folders."
@@ -467,8 +469,8 @@ class Study(Settings):
         return self.evaluate.sequence_length or self.train.sequence_length
 
     def open_workspace(self) -> Workspace:
-        """Return this study's workspace; nothing is created."""
-        return Workspace.open(self.workspace)
+        """Return this study's workspace as it stands; nothing is created."""
+        return Workspace.open(self.workspace).refresh()
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

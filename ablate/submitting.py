@@ -20,8 +20,9 @@ from ablate.packaging import (
 )
 from ablate.progress import note
 from ablate.resources import Cluster
+from ablate.stores import is_mirrored
 from ablate.study import Study
-from ablate.workspace import slug
+from ablate.workspace import Workspace, slug
 
 VERBS = ("run", "prepare", "train", "search", "validate", "report")
 WITHOUT_JSON = ("report",)
@@ -97,9 +98,10 @@ def _warn(study: Study, address: JobAddress, with_files: bool) -> None:
         )
     if not address.is_loopback:
         data = "it" if with_files else "it and the study's files"
+        workspace = Workspace.open(study.workspace)
+        where = "" if is_mirrored(workspace.root) else " at the same path"
         note(
-            f"the workspace is {study.open_workspace().root}: all nodes of the cluster must see "
-            f"{data} at the same path"
+            f"the workspace is {workspace.location}: all nodes of the cluster must see {data}{where}"
         )
     if with_files and study.units:
         note("the folders under `units` are not sent: they must stay where the cluster sees them")

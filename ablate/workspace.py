@@ -1,4 +1,7 @@
-"""The workspace: the only state. Every file is written to a temporary name, then renamed."""
+"""The workspace: the only state. Every file is written to a temporary name, then renamed.
+
+On an object store it is used through mirrors (`stores/`): what is written here is kept there too.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError, WorkspaceError
+from ablate.stores import TEMPORARY_PREFIX, driving, mirror
 
 SCHEMA_VERSION = 1
 FINGERPRINT_DIGITS = 12
-TEMPORARY_PREFIX = ".tmp-"
 SLUG_LENGTH = 48
+LOCK = ".lock"
 MAX_STATE_BYTES = 64 << 20
 OWN_FOLDERS = ("corpus", "models", "likelihoods", "statistics", "logs")
-WRITTEN_IN_PLACE = (".lock", "trials.jsonl")
+WRITTEN_IN_PLACE = (LOCK, "trials.jsonl")
 OWN_FILES = (
     *WRITTEN_IN_PLACE, "study.yaml", "pool.json", "trials.parquet", "agreement.json", "report.html",
 )  # fmt: skip
@@ -93,6 +97,7 @@ def slug(name: str) -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one."""
+    path = mirror.here(path)
     _make_folder(path.parent)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}"
     try:
@@ -103,6 +108,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if not any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
+        mirror.kept(path)
 
 
 def _make_folder(folder: Path) -> None:
@@ -174,8 +181,12 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish_folder(temporary: Path, final: Path) -> None:
-    """Rename a finished temporary folder to its final name, replacing what was there."""
+def publish_folder(temporary: Path, final: Path, *, last: str | None = None) -> None:
+    """Rename a finished temporary folder to its final name, replacing what was there.
+
+    On an object store, where nothing is renamed, its file named `last` says that it is complete.
+    """
+    mirror.forget(final)
     if final.exists():
         old = final.parent / f"{TEMPORARY_PREFIX}old-{secrets.token_hex(6)}"
         final.replace(old)
@@ -183,13 +194,24 @@ def publish_folder(temporary: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         temporary.replace(final)
+    mirror.kept(final, last=last)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    mirror.forget(path)
 
 
 class Workspace:
-    """Paths of one study's state below `root`."""
+    """Paths of one study's state below `root`: a folder, or this machine's mirror of `location`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.location = mirror.location(root)
         self.study = root / "study.yaml"
         self.corpus = root / "corpus"
         self.corpus_json = self.corpus / "corpus.json"
@@ -205,18 +227,15 @@ class Workspace:
 
     @classmethod
     def open(cls, location: str) -> Workspace:
-        """Return the workspace at a folder or `file://` URI; nothing is created.
+        """Return the workspace at a folder, a `file://` URI or one that pyarrow.fs knows.
 
-        Raises StudyError for URIs of other stores, WorkspaceError for one that holds anything but
-        plain files and folders.
+        No state is made or fetched. Raises StudyError where there cannot be one, WorkspaceError for one
+        that holds anything but plain files and folders.
         """
         if location.startswith("file://"):
             location = location.removeprefix("file://")
         elif "://" in location:
-            raise StudyError(
-                f"workspace must be a folder or a file:// URI, got {location}; mount the store "
-                "as a folder that all nodes share"
-            )
+            return cls(mirror.open_mirror(location))
         root = Path(location)
         existing = next(path for path in (root, *root.parents) if path.exists())
         if not existing.is_dir():
@@ -237,6 +256,13 @@ class Workspace:
     def resume_folder(self, name: str) -> Path:
         """Return the folder of a training run's resume state; it never matches a model's name."""
         return self.models / f".resume-{name}"
+
+    def refresh(self) -> Workspace:
+        """Return the workspace after its state was brought up to date with its store, if any."""
+        if mirror.is_mirrored(self.root):
+            with mirror.settled(self.root):
+                mirror.pull(self.root, alone=_is_free(self.root))
+        return self
 
     def lock(self) -> Any:
         """Return a context manager that holds the workspace for one driver.
@@ -287,13 +313,31 @@ def _not_plain(path: Path, what: str) -> WorkspaceError:
 
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
+    with _held(root), driving(root):
+        yield
+
+
+def _is_free(root: Path) -> bool:
+    """Return whether no driver of this machine, this process included, is at work in a mirror."""
+    import fcntl
+
+    with (root / LOCK).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def _held(root: Path) -> Iterator[None]:
     import fcntl
 
     try:
         root.mkdir(parents=True, exist_ok=True)
         # Never through a link, and never waiting for a pipe.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        stream = os.fdopen(os.open(root / ".lock", flags, 0o666), "r+")
+        stream = os.fdopen(os.open(root / LOCK, flags, 0o666), "r+")
     except OSError as error:
         raise StudyError(
             f"workspace must be a folder that can be written, got {root}: {error.strerror}; name "
@@ -301,7 +345,8 @@ def _lock(root: Path) -> Iterator[None]:
         ) from error
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with mirror.settled(root):
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             stream.seek(0)
             raise WorkspaceError(

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ablate.corpus.scan import Piece, is_empty, name_of
 from ablate.corpus.selection import HELDOUT, TRAIN, Fates
 from ablate.corpus.token_files import token_type
 from ablate.errors import CorpusError
+from ablate.stores import here, kept
 
 BATCH_BYTES = 1 << 20
 HELD_TOKENS = 1 << 22
@@ -78,14 +79,16 @@ def encode_piece(item: EncodeItem, rules: EncodeRules) -> dict[str, EncodedPart]
 
     Raises CorpusError when the file has other documents than when it was scanned.
     """
-    folder = Path(item.folder)
+    folder = here(item.folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    encoder = _FileEncoder(item, rules)
+    encoder = _FileEncoder(replace(item, folder=str(folder)), rules)
     for document in documents(item.piece.reading):
         if document.text is not None and not is_empty(document):
             encoder.add(name_of(item.piece, document), document.text)
-    return encoder.finish()
+    parts = encoder.finish()
+    kept(folder)
+    return parts
 
 
 def one_core_tokenizer(text: str) -> Tokenizer:

@@ -19,6 +19,7 @@ from ablate.corpus.ngrams import Grams, ngram_hashes, overlap
 from ablate.corpus.scan import Piece, is_empty
 from ablate.corpus.selection import TRAIN, Fates
 from ablate.corpus.token_files import BATCH_TOKENS, TokenWriter, token_type
+from ablate.stores import mirror
 
 BATCH_DOCUMENTS = 64
 BATCH_BYTES = 1 << 20
@@ -82,14 +83,22 @@ def pack_train(item: TrainPack, vocab_size: int) -> PackedTrain:
     """Write one train file and return its digests."""
     dtype = token_type(vocab_size)
     cutter = _UnitCutter(item.unit_tokens)
-    with TokenWriter(Path(item.path), dtype) as writer:
+    with TokenWriter(_made(item.path), dtype) as writer:
         for piece in _taken(item.parts, dtype):
             writer.write(piece)
             cutter.add(piece)
     while writer.tokens and cutter.unfinished():
         for piece in _taken(item.parts, dtype):
             cutter.add(piece)
+    mirror.kept(Path(item.path))
     return PackedTrain(digest=writer.digest(), unit_digests=cutter.digests())
+
+
+def _made(path: str) -> Path:
+    """Return where a file is written on this node; its folder is there."""
+    found = mirror.here(path)
+    found.parent.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def _taken(parts: Sequence[tuple[str, int]], dtype: Any) -> Iterator[npt.NDArray[Any]]:
@@ -98,7 +107,7 @@ def _taken(parts: Sequence[tuple[str, int]], dtype: Any) -> Iterator[npt.NDArray
         left = take
         if not left:
             continue
-        with Path(path).open("rb") as stream:
+        with mirror.fetched(path).open("rb") as stream:
             while left:
                 piece = np.frombuffer(stream.read(min(left, BATCH_TOKENS) * size), dtype)
                 if not len(piece):
@@ -135,7 +144,7 @@ def pack_evaluation(item: EvaluationPack, rules: EvaluationRules) -> PackedEvalu
     tokenizer = one_core_tokenizer(rules.tokenizer)
     counts = {"kept": 0, "dropped": 0, "documents": 0, "bytes": 0}
     kept = _kept(item, rules, counts)
-    with TokenWriter(Path(item.path), token_type(rules.vocab_size), with_bytes=True) as writer:
+    with TokenWriter(_made(item.path), token_type(rules.vocab_size), with_bytes=True) as writer:
         for tokens, token_bytes in _encoded(tokenizer, kept, rules.eos_token_id):
             room = rules.limit - writer.tokens
             writer.write(tokens[:room], token_bytes[:room])
@@ -145,6 +154,7 @@ def pack_evaluation(item: EvaluationPack, rules: EvaluationRules) -> PackedEvalu
                 break
     for _ in kept if item.heldout_files else ():
         pass  # to the end: all held-out documents are counted, evaluated or not
+    mirror.kept(Path(item.path))
     return PackedEvaluation(tokens=writer.tokens, digest=writer.digest(), **counts)
 
 
@@ -169,8 +179,9 @@ def _texts(item: EvaluationPack) -> Iterator[str]:
                 yield document.text
             number += 1
     for path in item.heldout_files:
-        if Path(path).exists():
-            with Path(path).open(encoding="utf-8") as lines:
+        file = mirror.fetched(path)
+        if file.exists():
+            with file.open(encoding="utf-8") as lines:
                 yield from (json.loads(line) for line in lines)
 
 

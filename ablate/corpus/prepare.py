@@ -21,8 +21,9 @@ from ablate.corpus.pieces import pieces_of
 from ablate.corpus.values import Corpus, read_corpus
 from ablate.errors import WorkspaceError
 from ablate.progress import note, tell
+from ablate.stores import TEMPORARY_PREFIX, fetched, forget, kept
 from ablate.study import Study
-from ablate.workspace import TEMPORARY_PREFIX, Workspace, temporary_folder, write_json
+from ablate.workspace import Workspace, remove, temporary_folder, write_json
 
 
 def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
@@ -46,8 +47,9 @@ def prepare(study: Study, workspace: Workspace, map_tasks: MapTasks) -> Corpus:
         making = Making(study=study, pieces=pieces, folder=folder, map_tasks=map_tasks)
         corpus = make(making, inputs)
         # Without corpus.json there is no corpus: none that mixes old and new files.
-        workspace.corpus_json.unlink(missing_ok=True)
-        _publish(folder / "final", workspace.corpus)
+        remove(workspace.corpus_json)
+        _publish(fetched(folder / "final"), workspace.corpus)
+        forget(folder)
     complete = replace(corpus, inputs={**inputs, "outputs": outputs_of(corpus, workspace)})
     write_json(workspace.corpus_json, complete.to_json())
     return complete
@@ -68,3 +70,4 @@ def _publish(made: Path, corpus: Path) -> None:
             final = corpus / path.relative_to(made)
             final.parent.mkdir(exist_ok=True)
             path.replace(final)
+            kept(final)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ablate.corpus.values import DomainInfo, TokenFile
 from ablate.errors import WorkspaceError
+from ablate.stores import fetched
 
 BATCH_TOKENS = 1 << 20
 MAGIC = b"ARROW1\0\0"
@@ -134,7 +135,7 @@ def read_domain(workspace_root: Path, info: DomainInfo) -> tuple[Tokens, Counts]
     Bytes sum exactly to those of the documents; end-of-text counts 0.
     Raises WorkspaceError when the file does not match its digest.
     """
-    path = workspace_root / info.tokens_file.path
+    path = fetched(workspace_root / info.tokens_file.path)
     if content_digest(path) != info.tokens_file.digest:
         raise WorkspaceError(
             f"{path} must match its digest in corpus.json, got other contents; run "

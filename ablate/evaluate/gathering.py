@@ -5,7 +5,7 @@ A pass of the unit's model over the first sequences of its own training text; ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ablate.models.layout import bind, layout_of
 from ablate.models.load import load_model
 from ablate.models.pool import ModelPool
 from ablate.progress import note
+from ablate.stores import fetched, here
 from ablate.study import Study
 
 SEQUENCES = 256  # of the unit's text; RegMean's own choice is of this order (arXiv 2212.09849)
@@ -102,6 +103,7 @@ def gathered(sample: Sample) -> torch.Tensor | Grams:
     A file that is damaged or was gathered from something else is reported and made again. Raises
     CheckpointError or WorkspaceError when model or text are not what they should be.
     """
+    sample = replace(sample, root=here(sample.root))
     try:
         found = read_statistics(sample.path, sample.kind, sample.marks)
     except WorkspaceError as error:
@@ -117,6 +119,7 @@ def gathered(sample: Sample) -> torch.Tensor | Grams:
 
 def _gather(sample: Sample) -> torch.Tensor | Grams:
     torch.set_num_threads(sample.threads)
+    fetched(sample.root / sample.file.path)
     tokens = read_tokens(sample.root, sample.file, sample.start, sample.stop)
     sequences = len(tokens) // sample.length
     rows = torch.from_numpy(tokens[: sequences * sample.length].astype("int64"))

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ablate.export.answer import Answer
+from ablate.stores import fetched
 
 _NO_SEED = 1e-12  # a scale of 1/members leaves rounding noise of the seed
 
@@ -33,5 +34,5 @@ def mergekit_yaml(answer: Answer) -> str:
 
 def _model(folder: Path) -> Any:
     """Return a model reference; mergekit reads `+` and `@` in a plain text as LoRA and revision."""
-    path = str(folder)
+    path = str(fetched(folder))
     return {"model": {"path": path}} if set(path) & set("+@") else path

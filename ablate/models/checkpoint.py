@@ -25,6 +25,7 @@ from ablate.models.tensor_file import (
     read_into,
     write_tensors,
 )
+from ablate.stores import fetched, is_vouched
 from ablate.workspace import (
     file_digest,
     publish_folder,
@@ -71,13 +72,13 @@ def save_checkpoint(
             )
     with temporary_folder(folder.parent) as temporary:
         _write_config(temporary, config, vector.dtype)
-        for item in sorted(tokenizer_folder.iterdir()):
+        for item in sorted(fetched(tokenizer_folder).iterdir()):
             if item.is_file() and item.name not in ("config.json", WEIGHTS, TRAINING):
                 shutil.copyfile(item, temporary / item.name)
         files = {item.name: file_digest(item) for item in sorted(temporary.iterdir())}
         digest = write_tensors(temporary / WEIGHTS, {**tensors, **dict(constants or {})})
         write_json(temporary / TRAINING, {**training, "files": files, "digest": digest})
-        publish_folder(temporary, folder)
+        publish_folder(temporary, folder, last=TRAINING)
     return digest
 
 
@@ -100,6 +101,17 @@ def checkpoint_digest(folder: Path) -> str:
         return file_digest(files[0])
     lines = "".join(f"{path.name} {file_digest(path)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def published_digest(folder: Path) -> str:
+    """Return `checkpoint_digest` of a folder that `save_checkpoint` wrote.
+
+    On an object store it is what training.json says, when the weights are older: they need not be
+    read for it. Raises CheckpointError when there are none.
+    """
+    digest = (read_training(folder) or {}).get("digest")
+    vouched = is_vouched(folder / WEIGHTS, folder / TRAINING)
+    return str(digest) if vouched and digest else checkpoint_digest(fetched(folder))
 
 
 def read_training(folder: Path) -> Mapping[str, Any] | None:
@@ -138,6 +150,7 @@ def load_flat(
     Raises CheckpointError, in one line that names file and tensors: cut short or altered files,
     other tensors or shapes than the layout's, another architecture, values that are not finite.
     """
+    folder = fetched(folder)
     if digest is not None and (found := checkpoint_digest(folder)) != digest:
         raise CheckpointError(
             f"weights must have digest {digest[:12]}: {folder} has {found[:12]}; it was altered "

@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 from ablate.errors import CheckpointError
+from ablate.stores import fetched
 from ablate.workspace import read_small, strange_file
 
 WEIGHTS = "model.safetensors"
@@ -41,7 +42,7 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
 
     Raises CheckpointError when it is neither.
     """
-    folder = Path(path)
+    folder = fetched(path)
     if folder.is_dir():
         return folder
     if folder.exists() or not HUB_ID.fullmatch(str(path)):

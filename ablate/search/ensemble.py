@@ -23,10 +23,11 @@ from ablate.evaluate.ensemble import (
     optimum,
 )
 from ablate.evaluate.statistics import DomainScore, domain_score
-from ablate.evaluate.token_nats import read_token_nats
+from ablate.evaluate.token_nats import FOLDER, read_token_nats
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
 from ablate.search.spaces import SimplexSpace, Space
+from ablate.stores import fetched
 
 TOLERANCE = 1e-6  # nats: of the best mixture on the simplex
 
@@ -122,6 +123,7 @@ def kept_likelihoods(
     A damaged file is reported and left out.
     """
     found = {}
+    fetched(root / FOLDER)
     for unit in pool.units:
         for domain in domains.values():
             nats = read_token_nats(root, unit.fingerprint, domain.mark, int(domain.windows.sum()))

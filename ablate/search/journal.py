@@ -18,6 +18,7 @@ from ablate.harmless import is_name
 from ablate.plain_values import typed
 from ablate.progress import note
 from ablate.search.candidates import Candidate, Kind, describe
+from ablate.stores import may_write
 from ablate.workspace import SCHEMA_VERSION, lines_of
 
 MAX_LINE_BYTES = 64 << 20
@@ -98,9 +99,10 @@ class Journal:
         return [name for name, mark in domains.items() if mark not in known]
 
     def append(self, candidate: Candidate, scored: Scored) -> None:
-        """Add one finished trial, durable when this returns."""
+        """Add one finished trial, durable on this disk when this returns."""
         body = {"schema_version": SCHEMA_VERSION, **describe(candidate), **_to_json(scored)}
         line = json.dumps({"digest": _digest(body), **body}, sort_keys=True) + "\n"
+        may_write(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as stream:
             if stream.tell() and not _ends_with_newline(stream):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ablate.resources import Cluster
+from ablate.stores import here
 from ablate.train.recipe import Recipe
 from ablate.workspace import fingerprint
 
@@ -83,6 +84,17 @@ class TrainingJob:
     def path(self) -> Path:
         """Return the folder as a path."""
         return Path(self.folder)
+
+    def here(self) -> TrainingJob:
+        """Return the job with its paths on this node, where the workspace is on an object store."""
+        return replace(
+            self,
+            workspace=str(here(self.workspace)),
+            folder=str(here(self.folder)),
+            resume_folder=str(here(self.resume_folder)),
+            log_file=str(here(self.log_file)),
+            tokenizer_folder=str(here(self.tokenizer_folder)),
+        )
 
 
 def job_fingerprint(

@@ -24,6 +24,7 @@ from ablate.corpus.values import TokenFile
 from ablate.errors import CorpusError, StudyError
 from ablate.models.build import build_model, load_model
 from ablate.models.layout import layout_of
+from ablate.stores import fetched, kept
 from ablate.study import ModelSettings
 from ablate.train import resume, together
 from ablate.train.batches import Tokens, Windows
@@ -58,14 +59,19 @@ def train_one(job: TrainingJob, placement: Placement, report: Reporter) -> bool:
     when the job itself cannot be done.
     """
     prepare_process(placement.threads)
+    job = job.here()
     with _quiet_output():
-        if together.tell(is_complete(job.path, job) if together.rank() == 0 else None):
+        if together.tell(together.all_or_none(lambda: _is_done(job))):
             return True
         run = together.all_or_none(lambda: _Run(job, placement))
         try:
             return run.train(report)
         finally:
             run.close()
+
+
+def _is_done(job: TrainingJob) -> bool:
+    return together.rank() == 0 and is_complete(fetched(job.path), job)
 
 
 class _Run:
@@ -92,8 +98,7 @@ class _Run:
         engine, point = self._begin(report)
         self._saved = time.monotonic()
         started = self._saved - point.seconds
-        if together.rank() == 0:
-            self.log = StepLog(Path(self.job.log_file), point.step)
+        self.log = together.all_or_none(lambda: self._open_log(point.step))
         asked = False
         for step in range(point.step, self.recipe.steps):
             began = time.monotonic()
@@ -108,13 +113,14 @@ class _Run:
             asked = self._record(report, step, values)
             if signal != GO_ON and step + 1 < self.recipe.steps:
                 point = ResumePoint(step=step + 1, seconds=now - started)
+                self._keep_log()
                 resume.save(engine, Path(self.job.resume_folder), point, self._identity())
                 self._saved = time.monotonic()
                 if signal == STOP:
                     return False
+        self._keep_log()
         publish(engine, self.layout, self.job, self._training(time.monotonic() - started))
-        if together.rank() == 0:
-            resume.remove(Path(self.job.resume_folder))
+        together.all_or_none(lambda: resume.remove(Path(self.job.resume_folder)))
         return True
 
     def _begin(self, report: Reporter) -> tuple[ZeroEngine, ResumePoint]:
@@ -168,6 +174,12 @@ class _Run:
         tokens = (step + 1) * self.recipe.batch_tokens
         self.log.write({"step": step + 1, "tokens": tokens, **values})
         return report.tokens(tokens)
+
+    def _open_log(self, step: int) -> StepLog | None:
+        return StepLog(fetched(self.job.log_file), step) if together.rank() == 0 else None
+
+    def _keep_log(self) -> None:
+        together.all_or_none(lambda: kept(Path(self.job.log_file)) if self.log else None)
 
     def _identity(self) -> dict[str, Any]:
         config = self.placement
@@ -252,6 +264,7 @@ def read_windows(job: TrainingJob) -> Windows:
 def _read_slice(workspace: Path, piece: TokenSlice) -> list[Tokens]:
     """Return a slice in parts that each lie in one record batch: mapped, not copied."""
     file = TokenFile(path=piece.path, tokens=piece.file_tokens, digest=piece.file_digest)
+    fetched(workspace / piece.path)
     borders = range((piece.start // BATCH_TOKENS + 1) * BATCH_TOKENS, piece.stop, BATCH_TOKENS)
     edges = [piece.start, *borders, piece.stop]
     parts: list[Tokens] = [

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ablate.errors import CheckpointError
-from ablate.models.checkpoint import save_checkpoint
+from ablate.models.checkpoint import TRAINING, save_checkpoint
 from ablate.models.layout import Layout
+from ablate.stores import fetched, kept
 from ablate.train import together
 from ablate.train.finished import MOMENTS_FILE
 from ablate.train.job import TrainingJob
@@ -64,6 +65,8 @@ def _write(
     )
     if staged is not None:
         staged.replace(job.path / MOMENTS_FILE)
+        kept(job.path / MOMENTS_FILE)
+        kept(job.path / TRAINING)  # again: on an object store it is younger than what it describes
 
 
 def gather(engine: ZeroEngine, layout: Layout) -> Tensor | None:
@@ -108,7 +111,7 @@ def read_moments(file: Path, model: nn.Module) -> tuple[dict[tuple[str, str], Te
     """
     values: dict[tuple[str, str], Tensor] = {}
     try:
-        with safe_open(str(file), framework="pt") as stored:
+        with safe_open(str(fetched(file)), framework="pt") as stored:
             step = int((stored.metadata() or {}).get("step", "0"))
             names = set(stored.keys())
             for name, parameter in model.named_parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,6 +24,20 @@ def rank() -> int:
 def workers() -> int:
     """Return the workers of this run."""
     return dist.get_world_size()
+
+
+def is_first_here() -> bool:
+    """Return whether this is the first worker of its run on its node."""
+    return rank() == 0 or os.environ.get("LOCAL_RANK") == "0"
+
+
+def all_of(value: Value) -> list[Value]:
+    """Return the `value` of every worker, by rank."""
+    if workers() == 1:
+        return [value]
+    values: list[Value | None] = [None] * workers()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
 
 
 def tell(value: Any) -> Any:
@@ -53,10 +68,7 @@ def all_or_none(action: Callable[[], Value]) -> Value:
             f"a disk must have room for what is trained, got {error.strerror} at "
             f"{error.filename or 'a model'}; free some and run again, what is finished is kept"
         )
-    if workers() > 1:
-        problems: list[AblateError | None] = [None] * workers()
-        dist.all_gather_object(problems, problem)
-        problem = next((one for one in problems if one is not None), None)
+    problem = next((one for one in all_of(problem) if one is not None), None)
     if problem is not None:
         raise problem
     return value  # type: ignore[return-value]

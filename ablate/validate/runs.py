@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.corpus import Corpus
 from ablate.mixture import Mixture
-from ablate.models.checkpoint import checkpoint_digest
+from ablate.models.checkpoint import published_digest
 from ablate.models.pool import ModelPool, UnitModel
 from ablate.search.candidates import Candidate, trained_candidate
 from ablate.study import Study, ValidateSettings
@@ -83,7 +83,7 @@ def trained_pool(pool: ModelPool, jobs: Iterable[TrainingJob], root: Path) -> Mo
             index=0,
             fingerprint=job.fingerprint,
             folder=str(job.path.relative_to(root)),
-            digest=checkpoint_digest(job.path),
+            digest=published_digest(job.path),
             tokens=job.recipe.tokens,
         )
         for job in jobs

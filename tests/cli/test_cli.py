@@ -181,7 +181,7 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["submit", "STUDY", "--address", "ray://head:10001"], "ray://head:10001"),
         (["submit", "STUDY", *NOBODY, "train.lerning_rate=1"], "did you mean 'learning_rate'"),
         (["submit", "STUDY", *NOBODY, "search.algorithm=tpee"], "did you mean 'tpe'"),
-        (["submit", "STUDY", *NOBODY, "workspace=s3://bucket/x"], "s3://bucket/x"),
+        (["submit", "STUDY", *NOBODY, "workspace=s3://bucket"], "below a bucket"),
         (["submit", "STUDY", *NOBODY, "--cluster", "gone.yaml"], "gone.yaml"),
         (["submit", "STUDY", *NOBODY, "--verb", "frobnicate"], "frobnicate"),
         (["submit", "STUDY", *NOBODY, "--verb", "report", "--json"], "--json"),

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "ablate"
 LAYERS = [
     {"harmless"},
     {"errors", "verb_package", "job_output"},
-    {"progress", "settings", "workspace", "plugins", "plain_values", "stage_log"},
+    {"progress", "settings", "stores", "workspace", "plugins", "plain_values", "stage_log"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},
@@ -35,6 +35,7 @@ SIDEWAYS = {
     ("study", "resources"), ("merge", "models"), ("search", "evaluate"), ("workspace", "progress"),
     ("validate", "report"), ("agreement_table", "tables"), ("plan_table", "tables"), ("standing", "imports"),
     ("exporting", "engine"), ("status", "engine"), ("workspace", "settings"), ("stage_log", "progress"),
+    ("workspace", "stores"),
 }  # fmt: skip
 
 

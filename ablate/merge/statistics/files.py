@@ -19,6 +19,7 @@ from ablate.merge.method import Statistics
 from ablate.merge.statistics.gram_matrices import Grams
 from ablate.models.tensor_file import read_header, read_into
 from ablate.plain_values import typed
+from ablate.stores import fetched, kept
 from ablate.workspace import SCHEMA_VERSION, temporary_folder
 
 FISHER_TENSOR = "fisher"
@@ -42,6 +43,7 @@ def write_statistics(
     with temporary_folder(path.parent) as folder:
         save_file(tensors, folder / path.name, metadata={"format": "pt", HEADER_KEY: text})
         (folder / path.name).replace(path)
+    kept(path)
     return digest
 
 
@@ -56,7 +58,7 @@ def read_statistics(
     Raises WorkspaceError when the file is cut short or altered, of another kind, or was gathered
     from something else than expected.
     """
-    if not path.exists():
+    if not fetched(path).exists():
         return None
     try:
         stored = read_header(path)

@@ -1,0 +1,26 @@
+"""Workspaces on object stores: a store's objects, their mirror on each node, one driver."""
+
+from ablate.stores.driver import driving
+from ablate.stores.mirror import (
+    entries,
+    fetched,
+    forget,
+    here,
+    is_mirrored,
+    is_vouched,
+    kept,
+    location,
+    may_write,
+    named,
+    open_mirror,
+    pull,
+    settled,
+    stored_bytes,
+)
+from ablate.stores.objects import TEMPORARY_PREFIX
+
+__all__ = [
+    "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here", "is_mirrored",
+    "is_vouched", "kept", "location", "may_write", "named", "open_mirror", "pull", "settled",
+    "stored_bytes",
+]  # fmt: skip
