@@ -41,8 +41,8 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
     if origin is tuple and isinstance(value, list):
         kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         if len(kinds) == len(value):
-            items = enumerate(zip(kinds, value, strict=True))
-            return tuple(_typed(one, item, f"{place}.{n}") for n, (one, item) in items)
+            pairs = enumerate(zip(kinds, value, strict=True))
+            return tuple(_typed(one, item, f"{place}.{n}") for n, (one, item) in pairs)
     if origin in (Union, UnionType):
         if type(value) in (bool, NoneType) and type(value) in inner:
             return value

@@ -124,9 +124,9 @@ class ModelPool:
             brought = bool(name) and Path(folder).is_absolute() and ".." not in Path(folder).parts
             if (name and not is_name(name)) or not (MODEL_FOLDER.fullmatch(folder) or brought):
                 raise ValueError(f"models must lie under models/, got '{folder[:60]}'")
-        for item in (pool.seed, *pool.units):
-            if not MARK.fullmatch(item.fingerprint):
-                raise ValueError(f"a fingerprint must be hex digits, got '{item.fingerprint[:60]}'")
+        for mark in (pool.seed.fingerprint, *(unit.fingerprint for unit in pool.units)):
+            if not MARK.fullmatch(mark):
+                raise ValueError(f"a fingerprint must be hex digits, got '{mark[:60]}'")
         return pool
 
 
