@@ -7,7 +7,6 @@ moto needs other versions of packages than ablate's pins, so it has an environme
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -25,7 +24,7 @@ START_SECONDS = 60
 def moto_command() -> str | None:
     """Return the command of moto's server, None where there is none."""
     named = os.environ.get("ABLATE_MOTO_SERVER")
-    return named or (str(OWN) if OWN.is_file() else shutil.which("moto_server"))
+    return named or (str(OWN) if OWN.is_file() else None)
 
 
 def free_port() -> int:

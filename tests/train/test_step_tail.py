@@ -10,7 +10,7 @@ from ablate.train.steplog import StepLog
 
 
 def record(step: int) -> dict[str, Any]:
-    return {"step": step, "loss": 1.0 / step, "tokens": 64 * step}
+    return {"step": step, "loss": 1.0 / step, "learning_rate": 1e-3, "tokens": 64 * step}
 
 
 def steps(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[int]]:
