@@ -15,7 +15,7 @@ from ablate.resources import Cluster
 from ablate.study import load_study
 from tests.faults.disturbing import numbers
 from tests.small_study import make_study
-from tests.stores.test_run import MORE_STEPS, in_the_store
+from tests.stores.test_store_runs import MORE_STEPS, in_the_store
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
