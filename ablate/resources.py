@@ -10,7 +10,16 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from ablate.errors import StudyError
-from ablate.settings import MAX_FILE_BYTES, Float, Int, Settings, apply_overrides, build, read_yaml
+from ablate.settings import (
+    MAX_FILE_BYTES,
+    Float,
+    Int,
+    Plain,
+    Settings,
+    apply_overrides,
+    build,
+    read_yaml,
+)
 from ablate.workspace import read_small
 
 RESULT_KEYS = frozenset(
@@ -86,7 +95,7 @@ class Cluster(Settings):
     prepare: PrepareResources = Field(PrepareResources(), description="Reading and tokenizing.")
     train: TrainResources = Field(TrainResources(), description="Training runs.")
     trial: TrialResources = Field(TrialResources(), description="Evaluators.")
-    deepspeed: dict[str, Any] = Field(
+    deepspeed: Plain = Field(
         {"zero_optimization": {"stage": 0}},
         description="DeepSpeed JSON (or the path of one): placement only, e.g. ZeRO, offload.",
     )
