@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from ablate.errors import StudyError
-from ablate.settings import MAX_FILE_BYTES, Float, Int, Settings, apply_overrides, build, read_yaml
+from ablate.settings import (
+    MAX_FILE_BYTES,
+    Float,
+    Int,
+    Plain,
+    Settings,
+    apply_overrides,
+    build,
+    read_yaml,
+)
 from ablate.workspace import read_small
 
 RESULT_KEYS = frozenset(
@@ -165,7 +174,7 @@ class Cluster(Settings):
     train: TrainResources = Field(TrainResources(), description="Training runs.")
     trial: TrialResources = Field(TrialResources(), description="Evaluators.")
     tracking: Tracking = Field(Tracking(), description="Trackers of training and trials.")
-    deepspeed: dict[str, Any] = Field(
+    deepspeed: Plain = Field(
         {"zero_optimization": {"stage": 0}},
         description="DeepSpeed JSON (or the path of one): placement only, e.g. ZeRO, offload.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,6 +57,20 @@ def parse_number(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(parse_number)]
 Float = Annotated[float, BeforeValidator(parse_number)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a tree of JSON values; raise ValueError for NaN, infinity and what JSON has not."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"must hold plain values, got {error}") from error
+    except ValueError as error:
+        raise ValueError(f"must hold finite numbers, got {shortened(value)}") from error
+    return value
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
 Name = Annotated[str, AfterValidator(_seen)]
 SettingsT = TypeVar("SettingsT", bound=Settings)
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from ablate.harmless import without_secrets
-from ablate.settings import Float, Int, Name, Settings, apply_overrides, build, read_yaml
+from ablate.settings import Float, Int, Name, Plain, Settings, apply_overrides, build, read_yaml
 from ablate.workspace import Workspace
 
 SampleBy = Literal["line", "paragraph", "document"]
@@ -126,7 +126,7 @@ class ModelSettings(Settings):
 
     path: str | None = Field(None, description="A checkpoint folder or hub id (causal LM).")
     preset: Literal["tiny", "130m", "1b"] | None = Field(None, description="A built-in shape.")
-    overrides: dict[str, Any] = Field({}, description="Keys of the preset's config to change.")
+    overrides: Plain = Field({}, description="Keys of the preset's config to change.")
     trust_remote_code: bool = Field(False, description="Run model code that a checkpoint brings.")
 
     @model_validator(mode="after")
