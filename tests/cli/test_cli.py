@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,12 +96,18 @@ def test_plan_names_what_a_cluster_does_not_hold(
 def test_plan_counts_what_validate_would_train(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = str(folder / "study.yaml")
-    plain = json.loads(call("plan", study, "--json", capsys=capsys)[1])
+    # Rates are given: nothing has to be measured for them.
+    rates = folder / "cluster.yaml"
+    rates.write_text("nodes: {cpu_gflops: 20, memory_gb_per_second: 10}\n")
+    study, where = str(folder / "study.yaml"), ("--cluster", str(rates))
+
+    def planned(*overrides: str) -> Any:
+        return json.loads(call("plan", study, *overrides, *where, "--json", capsys=capsys)[1])
+
+    plain = planned()
     assert (plain["validation_runs"], plain["validation_tokens"]) == (0, 0)
     asked = ["validate.mixtures=2", "validate.replicates=3"]
-    _, out, _ = call("plan", study, *asked, "--json", capsys=capsys)
-    found = json.loads(out)
+    found = planned(*asked)
     # The one size of two partitions or more is both of them: all unit tokens in every run.
     assert found["validation_runs"] == 6
     assert found["validation_tokens"] == 6 * plain["unit_training_tokens"]
@@ -108,13 +115,12 @@ def test_plan_counts_what_validate_would_train(
     assert [stage["name"] for stage in found["forecast"]["stages"]][-1] == "validate"
     # What is replayed beside a unit's text is no part of a mixture.
     replayed = [*asked, "train.replay={fraction: 0.5, from: seed}"]
-    again = json.loads(call("plan", study, *replayed, "--json", capsys=capsys)[1])
+    again = planned(*replayed)
     assert again["unit_training_tokens"] > plain["unit_training_tokens"]
     assert again["validation_tokens"] == found["validation_tokens"]
     fixed = [*asked, "validate.tokens=fixed", "validate.total_tokens=1000"]
-    found = json.loads(call("plan", study, *fixed, "--json", capsys=capsys)[1])
-    assert found["validation_tokens"] == 6_000
-    _, out, _ = call("plan", study, *asked, capsys=capsys)
+    assert planned(*fixed)["validation_tokens"] == 6_000
+    _, out, _ = call("plan", study, *asked, *where, capsys=capsys)
     assert "about 6 runs" in out and max(len(line) for line in out.splitlines()) <= 80
 
 

@@ -156,6 +156,7 @@ def test_compressed_tokens_are_refused_unread(tmp_path: Path, codec: str) -> Non
     assert line == "None" and peak < 350
 
 
+@pytest.mark.slow
 def test_a_million_tensors_and_a_header_of_all_bytes(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom ablate.models.tensor_file import read_header\n"
@@ -283,6 +284,7 @@ def test_the_journal(
         assert all(score.loss == score.loss for score in journal.get(found["key"]).scores.values())
 
 
+@pytest.mark.slow
 def test_a_line_of_the_journal_is_bounded(tmp_path: Path) -> None:
     whole = json.dumps({"digest": _digest(record()), **record()}).encode()
     with (tmp_path / "trials.jsonl").open("wb") as stream:
