@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ablate.errors import StudyError
 from ablate.resources import Cluster
 from ablate.study import load_study
 from bench.tune import make_pool
-from tests.faults.disturbing import LONGER, injections, lines, numbers
+from tests.faults.disturbing import LONGER, Run, injections, lines, numbers
 
 pytestmark = [pytest.mark.multinode, pytest.mark.faults]
 WHERE = {
@@ -43,61 +42,38 @@ def nodes() -> Iterator[RayNodes]:
     cluster.shutdown()
 
 
-class Meanwhile(threading.Thread):
-    """Does something once a moment of the run has come."""
-
-    def __init__(self, reached: Callable[[], bool], act: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.reached, self.act = reached, act
-        self.done = False
-        self.start()
-
-    def run(self) -> None:
-        while not self.reached():
-            time.sleep(0.02)
-        self.act()
-        self.done = True
-
-
-def run(place: Path, nodes: RayNodes, *overrides: str) -> None:
-    where = Cluster.model_validate({**WHERE, "address": nodes.address})
-    engine.run(load_study(place / "study.yaml", (*LONGER, *overrides)), cluster=where)
+def start(place: Path, nodes: RayNodes) -> Run:
+    """Start a driver that joins the nodes."""
+    where = json.dumps({**WHERE, "address": nodes.address})
+    return Run(place, cluster=where)
 
 
 def test_a_node_lost_in_training(place: Path, nodes: RayNodes, calm: dict[str, Any]) -> None:
     nodes.add_node(num_cpus=1)
     lost = nodes.add_node(num_cpus=1)
-    work = place / "work"
-
-    def lose() -> None:
-        nodes.remove_node(lost, allow_graceful=False)
-        injections["node lost in training"] += 1
-
-    when = Meanwhile(lambda: lines(work / "logs/train-unit*") >= 30, lose)
-    run(place, nodes)
-    assert when.done
-    assert numbers(work) == calm
+    run = start(place, nodes)
+    run.wait_until(lambda: lines(run.work / "logs/train-unit*") >= 30)
+    nodes.remove_node(lost, allow_graceful=False)
+    injections["node lost in training"] += 1
+    run.finish()
+    assert numbers(run.work) == calm
 
 
 def test_all_nodes_lost_in_training_and_another_joins(
     place: Path, nodes: RayNodes, calm: dict[str, Any]
 ) -> None:
     lost = nodes.add_node(num_cpus=1)
-    work = place / "work"
-
-    def replace() -> None:
-        nodes.remove_node(lost, allow_graceful=False)
-        injections["all nodes lost in training"] += 1
-        time.sleep(8)
-        nodes.add_node(num_cpus=2)
-
-    when = Meanwhile(lambda: lines(work / "logs/train-unit*") >= 10, replace)
-    run(place, nodes)
-    assert when.done
-    assert numbers(work) == calm
+    run = start(place, nodes)
+    run.wait_until(lambda: lines(run.work / "logs/train-unit*") >= 10)
+    nodes.remove_node(lost, allow_graceful=False)
+    injections["all nodes lost in training"] += 1
+    run.wait_until(lambda: "no training run fits; waiting" in run.said)
+    nodes.add_node(num_cpus=2)
+    run.finish()
+    assert numbers(run.work) == calm
 
 
-@pytest.mark.parametrize("rows", [0, 4, 7])
+@pytest.mark.parametrize("rows", [1, 4, 7])
 def test_a_node_lost_in_search_with_the_only_copy_of_units(
     rows: int, place: Path, nodes: RayNodes, undisturbed: Callable[..., Path]
 ) -> None:
@@ -107,24 +83,13 @@ def test_a_node_lost_in_search_with_the_only_copy_of_units(
     journal = place / "work/trials.jsonl"
     journal.unlink()
     only = nodes.add_node(num_cpus=2)
-
-    def lose() -> None:
-        nodes.add_node(num_cpus=2)
-        nodes.remove_node(only, allow_graceful=False)
-        injections["node lost with the only copy of units"] += 1
-
-    when = Meanwhile(lambda: lines(journal) >= rows and models_are_held(), lose)
-    run(place, nodes)
-    assert when.done
-    assert numbers(place / "work") == numbers(calm)
-
-
-def models_are_held() -> bool:
-    """Return whether the object stores hold more than a few small values."""
-    if not ray.is_initialized():
-        return False
-    kind = "object_store_memory"
-    return ray.cluster_resources().get(kind, 0) - ray.available_resources().get(kind, 0) > 1e6
+    run = start(place, nodes)
+    run.wait_until(lambda: lines(journal) >= rows)
+    nodes.remove_node(only, allow_graceful=False)
+    nodes.add_node(num_cpus=2)
+    injections["node lost with the only copy of units"] += 1
+    run.finish()
+    assert numbers(run.work) == numbers(calm)
 
 
 def store_bytes() -> dict[str, int]:
