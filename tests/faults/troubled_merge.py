@@ -50,7 +50,5 @@ def _get_into(trouble: str, out: Tensor) -> None:
         os._exit(0)
     if trouble == "nan":
         out.fill_(torch.nan)
-    if trouble == "overflow":
-        out.mul_(1e30)
     if trouble == "memory":
         raise MemoryError
