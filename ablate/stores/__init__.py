@@ -10,6 +10,7 @@ from ablate.stores.mirror import (
     is_vouched,
     kept,
     location,
+    machine_mark,
     may_write,
     named,
     open_mirror,
@@ -21,6 +22,6 @@ from ablate.stores.objects import TEMPORARY_PREFIX
 
 __all__ = [
     "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here", "is_mirrored",
-    "is_vouched", "kept", "location", "may_write", "named", "open_mirror", "pull", "settled",
+    "is_vouched", "kept", "location", "machine_mark", "may_write", "named", "open_mirror", "pull", "settled",
     "stored_bytes",
 ]  # fmt: skip

@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import AblateError, RunError, WorkspaceError
-from ablate.stores.mirror import DRIVERS, JOURNAL, is_mirrored, location, pull, sweep, watched
+from ablate.stores.mirror import (
+    DRIVERS,
+    JOURNAL,
+    is_mirrored,
+    location,
+    machine_mark,
+    pull,
+    sweep,
+    watched,
+)
 from ablate.stores.objects import Objects, objects_at
 
 LEASE_SECONDS, RENEW_SECONDS = 60, 15.0
@@ -31,7 +40,6 @@ JOURNAL_SECONDS = 2.0
 JOURNAL_SHARE = 0.1  # of the time goes to writing the journal again, at most
 TICK_SECONDS = 0.5
 TRIES = 5
-MACHINE_FILE = ".machine"
 # Unlike CLOCK_MONOTONIC it goes on while a machine sleeps.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -47,7 +55,7 @@ def driving(root: Path) -> Iterator[None]:
         yield
         return
     objects = objects_at(location(root))
-    lease = _Lease(objects, _machine(root))
+    lease = _Lease(objects, machine_mark(root))
     lease.take()
     try:
         pull(root, alone=True)
@@ -206,12 +214,3 @@ def _body(data: bytes | None) -> dict[str, Any]:
         body = json.loads(data or b"")
     unknown = dict.fromkeys(("process", "user", "host", "since", "machine"), "unknown")
     return {**unknown, "drives": True, **(body if isinstance(body, dict) else {})}
-
-
-def _machine(root: Path) -> str:
-    """Return the mark of this machine's mirrors, made once."""
-    file = root / MACHINE_FILE
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(16))
-    return file.read_text()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import stat as modes
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ DRIVER, NODE = "driver", "node"
 JOURNAL = "trials.jsonl"
 DRIVERS = ".drivers"
 PULL_LOCK = ".pull"
+MACHINE_FILE = ".machine"
 AT_ONCE = 8
 LONGEST_NAME = 250  # bytes that a disk allows in one name
 
@@ -178,6 +180,16 @@ def entries(folder: Path) -> Mapping[Path, int | None]:
             first, *rest = name.removeprefix(f"{place.name}/" if place.name else "").split("/")
             found[folder / first] = None if rest else stat.bytes
     return found
+
+
+def machine_mark(path: Path) -> str:
+    """Return a mark of the mirror that a path is in: processes with the same one share its files."""
+    place = _require(path)
+    file = place.root / MACHINE_FILE
+    with locked(place.root / f"{MACHINE_FILE}-lock"):
+        if not file.is_file():
+            file.write_text(secrets.token_hex(16))
+        return file.read_text()
 
 
 def stored_bytes(folder: Path) -> int | None:

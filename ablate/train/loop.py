@@ -120,7 +120,7 @@ class _Run:
                     return False
         self._keep_log()
         publish(engine, self.layout, self.job, self._training(time.monotonic() - started))
-        together.all_or_none(lambda: resume.remove(Path(self.job.resume_folder)))
+        resume.remove(Path(self.job.resume_folder))
         return True
 
     def _begin(self, report: Reporter) -> tuple[ZeroEngine, ResumePoint]:

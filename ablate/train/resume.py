@@ -23,7 +23,7 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from ablate.errors import WorkspaceError
-from ablate.stores import fetched, forget, is_mirrored, kept
+from ablate.stores import fetched, forget, is_mirrored, kept, machine_mark
 from ablate.train import together
 from ablate.train.zero import ZeroEngine
 from ablate.workspace import file_digest, read_json, write_json
@@ -53,49 +53,54 @@ class ResumePoint:
 
 def save(engine: ZeroEngine, folder: Path, point: ResumePoint, identity: dict[str, Any]) -> None:
     """Write a state; every worker calls it. The one before is removed when this one is whole."""
-    tag = f"step-{point.step}"
-    if _is_writer(folder):
+    tag, writes = f"step-{point.step}", _writes(folder)
+    if writes:
         shutil.rmtree(folder / tag, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     engine.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
-    files = together.all_or_none(lambda: _kept_files(folder, tag))
-    if together.workers() > 1 and is_mirrored(folder):
+    files = together.all_or_none(lambda: _kept_files(folder, tag) if writes else {})
+    if is_mirrored(folder):
         files = {name: digest for part in together.all_of(files) for name, digest in part.items()}
-    together.all_or_none(
-        lambda: _finish(folder, tag, point, {"identity": identity, "files": files})
-    )
-
-
-def _is_writer(folder: Path) -> bool:
-    """Return whether this worker is the one that handles files: on each node, where none is shared."""
-    return together.is_first_here() if is_mirrored(folder) else together.rank() == 0
-
-
-def _kept_files(folder: Path, tag: str) -> dict[str, str]:
-    """Return the digest of each file of a state that lies here, kept in the store."""
-    if not _is_writer(folder):
-        return {}
-    files = sorted(path for path in (kept(folder / tag)).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): file_digest(path) for path in files}
-
-
-def _finish(folder: Path, tag: str, point: ResumePoint, what: dict[str, Any]) -> None:
-    """Write resume.json, which makes the state whole, and remove what is not needed any more."""
-    if together.rank() == 0:
-        body = {
-            "tag": tag,
-            "step": point.step,
-            "seconds": point.seconds,
-            **what,
-        }
-        write_json(folder / RESUME_FILE, body)
-    if _is_writer(folder):
+    body = {
+        "tag": tag,
+        "step": point.step,
+        "seconds": point.seconds,
+        "identity": identity,
+        "files": files,
+    }
+    together.all_or_none(lambda: _finish(folder, body))
+    if writes:
         for old in folder.glob("step-*"):
             if old.name != tag:
                 shutil.rmtree(old, ignore_errors=True)
-                forget(old)
         for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters; not needed here
             script.unlink()
+
+
+def _finish(folder: Path, body: dict[str, Any]) -> None:
+    """Write resume.json, which makes a state whole; the store then has no other any more."""
+    if together.rank() == 0:
+        write_json(folder / RESUME_FILE, body)
+        for old in folder.glob("step-*"):
+            if old.name != body["tag"]:
+                forget(old)
+
+
+def _writes(folder: Path) -> bool:
+    """Return whether this worker handles files: worker 0, or with mirrors the first at each.
+
+    Every worker calls it.
+    """
+    if not is_mirrored(folder):
+        return together.rank() == 0
+    marks = together.all_of(machine_mark(folder))
+    return marks.index(marks[together.rank()]) == together.rank()
+
+
+def _kept_files(folder: Path, tag: str) -> dict[str, str]:
+    """Return the digest of each file of a state that lies here, after it was kept in the store."""
+    files = sorted(path for path in kept(folder / tag).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): file_digest(path) for path in files}
 
 
 def load(
@@ -103,16 +108,18 @@ def load(
 ) -> ResumePoint | None:
     """Bring `engine` to the state in `folder`; None when there is none that may be used.
 
-    Every worker calls it; worker 0 decides (with a mirror, one on each node). A state of another job, worker count or ZeRO stage,
-    or one with a file that does not match its digest, is noted and left: training starts over.
+    Every worker calls it; worker 0 decides, and with mirrors the first worker at each has a say. A
+    state of another job, worker count or ZeRO stage, or one with a file that does not match its
+    digest, is noted and left: training starts over.
     """
+    writes = _writes(folder)
 
     def usable() -> ResumePoint | None:
-        return _usable(fetched(folder), identity, note) if _is_writer(folder) else None
+        return _usable(fetched(folder), identity, note) if writes else None
 
     mine = together.all_or_none(usable)
     point = together.tell(mine)
-    if is_mirrored(folder) and any(together.all_of(_is_writer(folder) and mine != point)):
+    if is_mirrored(folder) and any(together.all_of(writes and mine != point)):
         return None
     if point is not None:
         engine.engine.checkpoint_engine = _PlainStates()
@@ -175,6 +182,6 @@ def _code_in(file: Path) -> str | None:
 
 def remove(folder: Path) -> None:
     """Delete a run's resume state; every worker calls it."""
-    if _is_writer(folder):
+    if _writes(folder):
         shutil.rmtree(folder, ignore_errors=True)
         forget(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,11 +23,6 @@ def rank() -> int:
 def workers() -> int:
     """Return the workers of this run."""
     return dist.get_world_size()
-
-
-def is_first_here() -> bool:
-    """Return whether this is the first worker of its run on its node."""
-    return rank() == 0 or os.environ.get("LOCAL_RANK") == "0"
 
 
 def all_of(value: Value) -> list[Value]:

@@ -80,5 +80,11 @@ def s3(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3File
 def uri(s3: S3FileSystem, tmp_path: Path) -> str:
     """A place in a bucket of this test's own."""
     bucket = f"b{abs(hash(str(tmp_path))):x}"
-    s3.create_dir(bucket)
+    for tries in range(5):  # a busy machine's server may take longer than the SDK waits
+        try:
+            s3.create_dir(bucket)
+            break
+        except OSError:
+            if tries == 4:
+                raise
     return f"s3://{bucket}/studies/small"

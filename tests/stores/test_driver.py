@@ -55,7 +55,7 @@ def test_a_dead_driver_is_taken_over_when_its_lease_ran_out(
 ) -> None:
     monkeypatch.setattr(drive, "LEASE_SECONDS", 3)
     one = root_on(tmp_path / "one", uri, monkeypatch)
-    dead = drive._Lease(Objects(uri), drive._machine(one))
+    dead = drive._Lease(Objects(uri), mirror.machine_mark(one))
     dead.take()
     two = root_on(tmp_path / "two", uri, monkeypatch)
     with pytest.raises(WorkspaceError), driving(two):
@@ -69,7 +69,7 @@ def test_a_dead_driver_is_taken_over_when_its_lease_ran_out(
 
 def test_a_dead_driver_of_this_machine_is_taken_over_at_once(uri: str) -> None:
     workspace = Workspace.open(uri)
-    drive._Lease(Objects(uri), drive._machine(workspace.root)).take()
+    drive._Lease(Objects(uri), mirror.machine_mark(workspace.root)).take()
     with workspace.lock():
         assert len(leases(uri)) == 1
 

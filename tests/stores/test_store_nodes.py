@@ -12,43 +12,55 @@ from ray.cluster_utils import Cluster as RayNodes
 
 from ablate import engine
 from ablate.resources import Cluster
+from ablate.stores.objects import Objects
 from ablate.study import load_study
 from tests.faults.disturbing import numbers
+from tests.faults.test_nodes import Meanwhile
 from tests.small_study import make_study
 from tests.stores.test_store_runs import MORE_STEPS, in_the_store
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
+SETTINGS = {"train": {"workers_per_run": 2, "checkpoint_seconds": 2, "max_failures": 20}}
 
 
 @pytest.fixture
-def nodes(uri: str, tmp_path: Path) -> Iterator[RayNodes]:
-    """A head without CPUs, where the driver is, and two nodes; `uri` sets the store's variables."""
+def nodes(uri: str) -> Iterator[RayNodes]:
+    """A head without CPUs, where the driver is; `uri` sets the store's variables for all."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     cluster = RayNodes(initialize_head=True, head_node_args={"num_cpus": 0})
-    for name in ("one", "two"):
-        top = tmp_path / name
-        cluster.add_node(num_cpus=1, env_vars={"ABLATE_MIRRORS": str(top)})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
 
 
 @pytest.mark.parametrize("stage", [0, 2])
-def test_two_workers_of_a_run_on_two_nodes(
+def test_runs_over_two_nodes_of_which_one_is_lost(
     stage: int, nodes: RayNodes, uri: str, tmp_path: Path
 ) -> None:
-    """Each run is on both nodes; their states, parts of one, are kept as they go."""
+    """Each run is on both nodes, its state in parts on both; the node that joins has an empty mirror."""
+
+    def add(name: str) -> object:
+        return nodes.add_node(num_cpus=1, env_vars={"ABLATE_MIRRORS": str(tmp_path / name)})
+
+    def replace() -> None:
+        nodes.remove_node(lost, allow_graceful=False)
+        add("three")
+
+    def is_saved() -> bool:
+        names = Objects(uri).find("models")
+        return any("/.resume-unit" in f"/{name}" and "resume.json" in name for name in names)
+
+    add("one")
+    lost = add("two")
     study = make_study(tmp_path) / "study.yaml"
-    train = {"workers_per_run": 2, "checkpoint_seconds": 0.3}
-    deepspeed = {"zero_optimization": {"stage": stage}}
-    settings = {"train": train, "deepspeed": deepspeed}
-    where = Cluster.model_validate({**settings, "address": nodes.address})
-    asked = load_study(study, (f"workspace={uri}", "search.merge.method=fisher", *MORE_STEPS))
-    engine.run(asked, cluster=where)
-    for name in ("one", "two"):
-        mirrored = {p.name for p in (tmp_path / name).rglob("model.safetensors")}
-        assert mirrored, name
+    settings = {**SETTINGS, "deepspeed": {"zero_optimization": {"stage": stage}}}
+    where = Cluster.model_validate({**settings, "address": nodes.address, "wait_minutes": 5})
+    words = ("search.merge.method=fisher", *MORE_STEPS)
+    when = Meanwhile(is_saved, replace)
+    engine.run(load_study(study, (f"workspace={uri}", *words)), cluster=where)
+    assert when.done
+    for name in ("one", "two", "three"):
+        assert list((tmp_path / name).rglob("model.safetensors")), name
     ray.shutdown()
-    here = Cluster.model_validate({**settings, "cpus": 2})
-    engine.run(load_study(study, ("search.merge.method=fisher", *MORE_STEPS)), cluster=here)
+    engine.run(load_study(study, words), cluster=Cluster.model_validate({**settings, "cpus": 2}))
     assert in_the_store(uri) == numbers(tmp_path / "work")
