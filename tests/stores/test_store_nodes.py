@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as RayNodes
+from tests.faults.test_nodes import Meanwhile
 
 from ablate import engine
 from ablate.resources import Cluster
 from ablate.stores.objects import Objects
 from ablate.study import load_study
 from tests.faults.disturbing import numbers
-from tests.faults.test_nodes import Meanwhile
 from tests.small_study import make_study
 from tests.stores.test_store_runs import MORE_STEPS, in_the_store
 
