@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults.disturbing import VALIDATED, Run, injections, numbers
+from tests.faults.disturbing import LONGER, Run, injections, numbers
 
 pytestmark = pytest.mark.faults
 SPACE = ("unshare", "--mount", "--map-root-user")
-GROWTH = 1.35
+GROWTH = 1.7
 
 SCRIPT = """
 set -u
@@ -43,20 +43,20 @@ def may_mount(folder: Path) -> bool:
     )
 
 
-def test_a_disk_that_is_full_at_each_write(place: Path, validated: dict[str, Any]) -> None:
+def test_a_disk_that_is_full_at_each_write(place: Path, calm: dict[str, Any]) -> None:
     (place / "work").mkdir()
     if not may_mount(place / "work"):
         pytest.skip("a file system of its own cannot be mounted here (unshare, tmpfs)")
     script = place / "disk.sh"
     script.write_text(SCRIPT.format(first=40, growth=round(100 * GROWTH)))
-    run = Run(place, overrides=VALIDATED, before=[*SPACE, "bash", str(script)])
+    run = Run(place, overrides=LONGER, before=[*SPACE, "bash", str(script)])
     code = run.code(seconds=1500)
     assert code == 0, (code, run.said[-3000:])
     told = [line.split() for line in (place / "codes").read_text().splitlines()]
     full = [line for line in told if line[1] == "1"]
     injections["full disk"] += len(full)
-    assert len(full) >= 8, told
+    assert len(full) >= 6, told
     said = run.said
     assert "Traceback" not in said, said[-4000:]
     assert said.lower().count("no space left") >= len(full), said[-4000:]
-    assert numbers(place / "copied") == validated
+    assert numbers(place / "copied") == calm
