@@ -9,6 +9,8 @@ holds the SHA-256 of every file. Only the newest is kept.
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from ablate.train.zero import ZeroEngine
 from ablate.workspace import file_digest, read_json, write_json
 
 RESUME_FILE = "resume.json"
+LEAST_ROOM = 1 << 20  # bytes: what a disk has left where a state did not fit
 
 STATE_TYPES = (ZeroStageEnum, LossScaler, fragment_address)
 
@@ -57,7 +60,10 @@ def save(engine: ZeroEngine, folder: Path, point: ResumePoint, identity: dict[st
     if writes:
         shutil.rmtree(folder / tag, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-    engine.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    if together.workers() == 1:
+        together.all_or_none(lambda: _write(engine, folder, tag))
+    else:  # DeepSpeed's own exchanges are inside: no other may come between them
+        _write(engine, folder, tag)
     files = together.all_or_none(lambda: _kept_files(folder, tag) if writes else {})
     if is_mirrored(folder):
         files = {name: digest for part in together.all_of(files) for name, digest in part.items()}
@@ -75,6 +81,18 @@ def save(engine: ZeroEngine, folder: Path, point: ResumePoint, identity: dict[st
                 shutil.rmtree(old, ignore_errors=True)
         for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters; not needed here
             script.unlink()
+
+
+def _write(engine: ZeroEngine, folder: Path, tag: str) -> None:
+    """Write DeepSpeed's files; OSError where the disk has no room, which torch does not say."""
+    try:
+        engine.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    except (RuntimeError, OSError) as error:
+        room = shutil.disk_usage(folder).free
+        shutil.rmtree(folder / tag, ignore_errors=True)
+        if isinstance(error, OSError) or room > LEAST_ROOM:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
 
 
 def _finish(folder: Path, body: dict[str, Any]) -> None:

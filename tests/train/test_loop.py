@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from deepspeed import DeepSpeedEngine
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ablate.errors import CheckpointError, CorpusError, RunError, StudyError
@@ -242,6 +244,30 @@ def test_a_full_disk_is_no_fault_of_the_worker(root: Path) -> None:
 
     with pytest.raises(OSError, match="Input/output"):
         all_or_none(lost)
+
+
+def test_a_resume_state_without_room_is_no_fault_of_the_worker_either(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's writer only says that its position is off."""
+    said = "[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"
+
+    def cut_short(engine: DeepSpeedEngine, folder: str, *, tag: str, **_: object) -> None:
+        (Path(folder) / tag).mkdir()
+        (Path(folder) / tag / "half").write_bytes(b"x")
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(DeepSpeedEngine, "save_checkpoint", cut_short)
+    here = job(root, "full")
+    usage = shutil.disk_usage(root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4096))
+    where = placement(checkpoint_seconds=1e-9)
+    with pytest.raises(RunError, match="must have room for what is trained"):
+        train_one(here, where, Listener())
+    assert not list(Path(here.resume_folder).glob("step-*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 40))
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        train_one(here, where, Listener())
 
 
 def test_altered_tokens_are_refused(root: Path) -> None:
