@@ -172,8 +172,9 @@ def test_a_flipped_byte_never_becomes_a_number(tmp_path: Path) -> None:
         changed = bytearray(data)
         changed[place] ^= 1
         path.write_bytes(bytes(changed))
-        for key, record in Journal(path).records.items():
-            assert good[key] == Journal(path).get(key), record
+        found = Journal(path)
+        for key, record in found.records.items():
+            assert good[key] == found.get(key), record
 
 
 def test_the_algorithm_hears_the_least_of_a_mixtures_merges(tmp_path: Path) -> None:
