@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,9 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as RayNodes
-from tests.faults.test_nodes import Meanwhile
 
-from ablate import engine
-from ablate.resources import Cluster
 from ablate.stores.objects import Objects
-from ablate.study import load_study
-from tests.faults.disturbing import numbers
+from tests.faults.disturbing import Run, numbers
 from tests.small_study import make_study
 from tests.stores.test_store_runs import MORE_STEPS, in_the_store
 
@@ -42,25 +39,23 @@ def test_runs_over_two_nodes_of_which_one_is_lost(
     def add(name: str) -> object:
         return nodes.add_node(num_cpus=1, env_vars={"ABLATE_MIRRORS": str(tmp_path / name)})
 
-    def replace() -> None:
-        nodes.remove_node(lost, allow_graceful=False)
-        add("three")
-
     def is_saved() -> bool:
         names = Objects(uri).find("models")
         return any("/.resume-unit" in f"/{name}" and "resume.json" in name for name in names)
 
     add("one")
     lost = add("two")
-    study = make_study(tmp_path) / "study.yaml"
+    root = make_study(tmp_path)
     settings = {**SETTINGS, "deepspeed": {"zero_optimization": {"stage": stage}}}
-    where = Cluster.model_validate({**settings, "address": nodes.address, "wait_minutes": 5})
+    where = {**settings, "address": nodes.address, "wait_minutes": 5}
     words = ("search.merge.method=fisher", *MORE_STEPS)
-    when = Meanwhile(is_saved, replace)
-    engine.run(load_study(study, (f"workspace={uri}", *words)), cluster=where)
-    assert when.done
+    run = Run(root, overrides=(f"workspace={uri}", *words), cluster=json.dumps(where))
+    run.wait_until(is_saved)
+    nodes.remove_node(lost, allow_graceful=False)
+    add("three")
+    run.finish()
     for name in ("one", "two", "three"):
         assert list((tmp_path / name).rglob("model.safetensors")), name
-    ray.shutdown()
-    engine.run(load_study(study, words), cluster=Cluster.model_validate({**settings, "cpus": 2}))
-    assert in_the_store(uri) == numbers(tmp_path / "work")
+    calm = Run(root, overrides=words, cluster=json.dumps({**settings, "cpus": 2}))
+    calm.finish()
+    assert in_the_store(uri) == numbers(calm.work)
