@@ -186,6 +186,7 @@ def test_a_new_partition_trains_itself_only_and_keeps_the_scores(ran: Path) -> N
     assert not any("unit-python" in path.name for path in unused)
 
 
+@pytest.mark.faults
 def test_a_damaged_journal_loses_only_the_damaged_lines(ran: Path) -> None:
     path = ran / "work/trials.jsonl"
     text = path.read_text()
@@ -196,6 +197,7 @@ def test_a_damaged_journal_loses_only_the_damaged_lines(ran: Path) -> None:
     assert {r["trial"]: r["objective"] for r in rows(ran)} == reference
 
 
+@pytest.mark.faults
 def test_an_altered_unit_model_is_noticed_and_trained_again(
     ran: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_ensemble_row_is_the_mean_probability_of_the_units(ran: Path) -> Non
     assert {tuple(r["partitions"]) for r in rows(ran) if r["merge"] == "ensemble"} == every
 
 
+@pytest.mark.faults
 def test_a_damaged_likelihood_is_made_again(ran: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = rows(ran)
     file = sorted((ran / "work/likelihoods").glob("*/*.safetensors"))[0]
