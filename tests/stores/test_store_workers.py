@@ -68,10 +68,10 @@ def test_a_run_goes_on_where_no_part_of_its_state_is(stage: int, uri: str, tmp_p
     told = train(root, tmp_path / "first", (one, two), stage, stop=512)
     assert told.startswith("False 256")
     state = {name for name in Objects(uri).find("models") if "/step-" in name}
-    assert len(state) == (1 if stage == 0 else 3) and all("step-2" in name for name in state)
+    assert len(state) == (1 if stage == 0 else 3) and all("step-3" in name for name in state)
 
     told = train(root, tmp_path / "second", (three, four), stage, stop=1e9)
-    assert told == "True 768\n"
+    assert told == "True 1024\n"
     assert not [name for name in Objects(uri).find("models") if ".resume" in name]
     assert fetched(unit.path).is_dir() and not list(three.rglob("step-*"))
 
