@@ -103,14 +103,14 @@ class TokenWriter:
         self._rows -= start
 
 
-def read_tokens(workspace_root: Path, file: TokenFile, start: int, stop: int) -> Tokens:
-    """Return tokens `start` to `stop` of a token file: `[stop - start]`, uint16 or uint32.
+def token_parts(workspace_root: Path, file: TokenFile, start: int, stop: int) -> list[Tokens]:
+    """Return tokens `start` to `stop` of a token file in parts, each of one record batch.
 
-    The array is read-only and memory-mapped where it lies within one record batch.
+    The arrays, uint16 or uint32, are read-only and memory-mapped: nothing is copied.
     Raises WorkspaceError when the file is missing, altered or has fewer tokens.
     """
     path = workspace_root / file.path
-    pieces: list[Any] = []
+    pieces: list[Tokens] = []
     for number, columns in enumerate(_batches(path)):
         first = number * BATCH_TOKENS
         if first >= stop:
@@ -123,10 +123,19 @@ def read_tokens(workspace_root: Path, file: TokenFile, start: int, stop: int) ->
             f"tokens {start}:{stop} must lie in {path}, got {found} of them; run `ablate prepare` "
             "to have it made again"
         )
+    return pieces
+
+
+def read_tokens(workspace_root: Path, file: TokenFile, start: int, stop: int) -> Tokens:
+    """Return tokens `start` to `stop` of a token file: `[stop - start]`, uint16 or uint32.
+
+    The array is read-only and memory-mapped where it lies within one record batch. Raises what
+    `token_parts` raises.
+    """
+    pieces = token_parts(workspace_root, file, start, stop)
     if not pieces:
         return np.empty(0, np.uint16)
-    joined: Tokens = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return joined
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def read_domain(workspace_root: Path, info: DomainInfo) -> tuple[Tokens, Counts]:

@@ -9,7 +9,6 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ablate.corpus.token_files import BATCH_TOKENS, read_tokens
+from ablate.corpus.token_files import token_parts
 from ablate.corpus.values import TokenFile
 from ablate.errors import CorpusError, StudyError
 from ablate.models.build import build_model, load_model
@@ -262,14 +261,10 @@ def read_windows(job: TrainingJob) -> Windows:
 
 
 def _read_slice(workspace: Path, piece: TokenSlice) -> list[Tokens]:
-    """Return a slice in parts that each lie in one record batch: mapped, not copied."""
+    """Return a slice in parts: mapped, not copied."""
     file = TokenFile(path=piece.path, tokens=piece.file_tokens, digest=piece.file_digest)
     fetched(workspace / piece.path)
-    borders = range((piece.start // BATCH_TOKENS + 1) * BATCH_TOKENS, piece.stop, BATCH_TOKENS)
-    edges = [piece.start, *borders, piece.stop]
-    parts: list[Tokens] = [
-        read_tokens(workspace, file, start, stop) for start, stop in pairwise(edges)
-    ]
+    parts = token_parts(workspace, file, piece.start, piece.stop)
     if piece.digest is not None:
         digest = hashlib.sha256()
         for part in parts:
