@@ -15,7 +15,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from ablate.cluster.pool import Store
 from ablate.cluster.queue import Snapshot
-from ablate.cluster.room import bundle_of, room_for
+from ablate.cluster.room import evaluators_at_once
 from ablate.progress import heard_by
 from ablate.resources import Cluster
 
@@ -138,12 +138,10 @@ class TrialMeter:
 @contextmanager
 def trials_metered(store: Store, model_bytes: int, cluster: Cluster) -> Iterator[None]:
     """Show the trials that are told of in the block, and what they run on."""
-    trial = cluster.trial
-    fit = room_for(bundle_of(trial.cpus, trial.gpus))
     meter = TrialMeter(
         models=len(store.references),
         model_bytes=model_bytes,
-        evaluators=min(fit, trial.concurrent or fit),
+        evaluators=evaluators_at_once(cluster),
     )
     try:
         with heard_by(meter):

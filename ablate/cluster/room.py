@@ -62,6 +62,13 @@ def require_evaluator(cluster: Cluster) -> None:
     require_room("an evaluator", bundle, 1, cluster.wait_minutes, "lower trial in the cluster file")
 
 
+def evaluators_at_once(cluster: Cluster) -> int:
+    """Return how many evaluators the connected cluster holds at once, one at least."""
+    trial = cluster.trial
+    held = room_for(bundle_of(trial.cpus, trial.gpus))
+    return max(1, min(held, trial.concurrent or held))
+
+
 def _shortage(what: str, bundle: Bundle, held: int) -> str:
     size = " and ".join(f"{amount:g} {kind}s" for kind, amount in bundle.items())
     return f"{what} of {size}, got room for {held}"

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 from ray import tune
 from ray.tune.search import Searcher
 
 from ablate.cluster.evaluator import Desk, EvaluatorProcess
 from ablate.cluster.pool import Store
+from ablate.cluster.room import evaluators_at_once
 from ablate.cluster.scheduling import FirstCome
 from ablate.cluster.session import scratch_folder
 from ablate.errors import RunError
@@ -54,7 +54,7 @@ def run_trials(
     """
     # Tune stops an idle evaluator unless a trial is staged for it: keep one staged for each, beside
     # those whose process is starting.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(2 * _evaluators(cluster))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(2 * evaluators_at_once(cluster))
     with scratch_folder(cluster) as scratch, bar("search", total) as advance:
         searcher = _Asker(questions, advance, total, cluster.trial)
         trainable = tune.with_parameters(
@@ -95,15 +95,6 @@ def run_trials(
         if searcher.broken is not None:
             raise searcher.broken
         advance(total, "")
-
-
-def _evaluators(cluster: Cluster) -> int:
-    """Return how many evaluators the connected cluster holds at once."""
-    trial, there = cluster.trial, ray.cluster_resources()
-    held = there.get("CPU", 1.0) / trial.cpus
-    if trial.gpus:
-        held = min(held, there.get("GPU", 0.0) / trial.gpus)
-    return max(1, min(int(held + 1e-9), trial.concurrent or int(held + 1e-9)))
 
 
 def _fit(tuner: tune.Tuner) -> None:
