@@ -132,10 +132,11 @@ def read_tokens(workspace_root: Path, file: TokenFile, start: int, stop: int) ->
     The array is read-only and memory-mapped where it lies within one record batch. Raises what
     `token_parts` raises.
     """
-    pieces = token_parts(workspace_root, file, start, stop)
+    pieces: list[Any] = token_parts(workspace_root, file, start, stop)
     if not pieces:
         return np.empty(0, np.uint16)
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    joined: Tokens = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return joined
 
 
 def read_domain(workspace_root: Path, info: DomainInfo) -> tuple[Tokens, Counts]:
