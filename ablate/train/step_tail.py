@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ablate.train.steplog import step_records
 
 PREFIX = "train-"
 
@@ -56,7 +57,7 @@ class StepTail:
             stream.seek(place.bytes)
             whole, newline, _ = stream.read().rpartition(b"\n")
         place.bytes += len(whole) + len(newline)
-        records = [record for line in whole.splitlines() if (record := _record(line)) is not None]
+        records = step_records(whole.splitlines())
         new = [record for record in records if record["step"] > place.step]
         if new:
             place.step = new[-1]["step"]
@@ -66,11 +67,3 @@ class StepTail:
 def _state(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_ino, found.st_size
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,17 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a log; a line cut short by a crash is left out."""
     if not path.exists():
         return []
-    lines: list[dict[str, Any]] = []
-    for text in lines_of(path, MAX_LINE_BYTES):
+    return step_records(lines_of(path, MAX_LINE_BYTES))
+
+
+def step_records(lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return the steps that lines of a log hold; damaged ones are left out."""
+    records: list[dict[str, Any]] = []
+    for line in lines:
         try:
-            line = json.loads(text)
+            value = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and type(line.get("step")) is int and line.keys() >= NEEDED:
-            lines.append(line)
-    return lines
+        if isinstance(value, dict) and type(value.get("step")) is int and value.keys() >= NEEDED:
+            records.append(value)
+    return records

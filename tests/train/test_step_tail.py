@@ -52,7 +52,8 @@ def test_a_resumed_log_is_told_whole_and_repeated_steps_once(tmp_path: Path) -> 
 def test_a_line_in_writing_waits_and_a_damaged_one_is_left_out(tmp_path: Path) -> None:
     tail = StepTail(tmp_path)
     path = tmp_path / "train-a.jsonl"
-    path.write_bytes(b'{"step": 1}\n\xff{]\n[1]\n{"step": 2')
+    rest = b', "loss": 1.0, "learning_rate": 0.1'
+    path.write_bytes(b'{"step": 1' + rest + b'}\n\xff{]\n[1]\n{"step": 9}\n{"step": 2' + rest)
     assert steps(tail.new()) == {"a": [1]}
     with path.open("ab") as stream:
         stream.write(b"}\n")
