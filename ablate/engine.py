@@ -22,7 +22,7 @@ from ablate.models.pool import ModelPool, SeedModel, UnitModel, write_pool
 from ablate.on_ray import answer, model_layout, run_jobs, scorer_settings
 from ablate.planning.work import work_of
 from ablate.plugins import resolve
-from ablate.progress import note, stage, tell
+from ablate.progress import note, stage
 from ablate.report import ReportContent, figures_of, gather, render, write_figures
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, Algorithm, Task
@@ -39,7 +39,7 @@ from ablate.search.conversation import Conversation
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.predictors.predictor import one_thread
-from ablate.search.questions import Question, Questions, told
+from ablate.search.questions import Question, Questions, record
 from ablate.search.spaces.groups import partition_groups
 from ablate.search.table import Trial, write_table
 from ablate.stage_log import logged
@@ -370,8 +370,7 @@ def _score(
     question = Question(candidate=candidate, domains=tuple(missing))
     if missing and _fits_here(candidate, cluster):
         scored = answer_here(standing, question, scorer_settings(standing, cluster))
-        journal.append(candidate, scored)
-        tell("trial", **told(standing.frame, candidate, scored, journal.get(candidate.key)))
+        record(journal, standing.frame, candidate, scored)
     elif missing:
         questions = Questions(
             pool=standing.pool,

@@ -19,12 +19,12 @@ from ablate.merge import merge_method
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import load_flat
 from ablate.models.layout import Layout
-from ablate.progress import bar, tell
+from ablate.progress import bar
 from ablate.search.candidates import Candidate, unit_candidate
 from ablate.search.conversation import Conversation
 from ablate.search.ensemble import EnsembleProxy
 from ablate.search.journal import Journal, Scored
-from ablate.search.questions import Question, told
+from ablate.search.questions import Question, record
 from ablate.search.table import Trial
 from ablate.standing import Standing
 from ablate.workspace import Workspace
@@ -128,8 +128,7 @@ def _ensemble_row(
         return standing.trial(journal, unit_candidate(standing.pool, unit))
     if journal.missing(row.candidate.key, standing.frame.domains):
         scored = Scored(key=row.candidate.key, scores=_marked(standing, row))
-        journal.append(row.candidate, scored)
-        tell("trial", **told(standing.frame, row.candidate, scored, journal.get(scored.key)))
+        record(journal, standing.frame, row.candidate, scored)
     return row
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ablate.cluster.logits import averaged_logits
 from ablate.cluster.metrics import trials_metered
-from ablate.cluster.pool import store_pool
+from ablate.cluster.pool import Store, store_pool
 from ablate.cluster.room import require_evaluator
 from ablate.cluster.session import session
 from ablate.cluster.statistics import with_statistics
@@ -59,9 +59,7 @@ def answer(
         return
     root, settings = standing.workspace.root, scorer_settings(standing, cluster)
     with session(cluster):
-        require_evaluator(cluster)
-        layout = model_layout(standing.study, Path(settings.seed_folder))
-        store = store_pool(standing.pool, layout, root, wanted)
+        layout, store = _published(standing, settings, cluster, wanted)
         for kind in _statistics_kinds(questions.methods):
             store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
         with trials_metered(store, 4 * layout.numel, cluster):
@@ -105,14 +103,21 @@ def _average_logits(
     domains = [one for one in domains_of(standing.corpus, root) if one.name in missing]
     wanted = [(one, [candidate.coefficients for candidate in missing[one.name]]) for one in domains]
     with session(cluster):
-        require_evaluator(cluster)
-        layout = model_layout(standing.study, Path(settings.seed_folder))
-        store = store_pool(standing.pool, layout, root, members)
+        _, store = _published(standing, settings, cluster, members)
         for name, scores, seconds in averaged_logits(wanted, store, settings, cluster):
             mark, share = standing.frame.domains[name], seconds / len(scores)
             for one, score in zip(missing[name], scores, strict=True):
                 scored = Scored(key=one.key, scores={mark: score}, evaluate_seconds=share)
                 journal.append(one, scored)
+
+
+def _published(
+    standing: Standing, settings: ScorerSettings, cluster: Cluster, members: set[Member]
+) -> tuple[Layout, Store]:
+    """Put members into Ray's object store, once a node is known to hold an evaluator."""
+    require_evaluator(cluster)
+    layout = model_layout(standing.study, Path(settings.seed_folder))
+    return layout, store_pool(standing.pool, layout, standing.workspace.root, members)
 
 
 def _statistics_kinds(methods: Iterable[str]) -> list[Statistics]:

@@ -7,8 +7,9 @@ from rich.text import Text
 
 from ablate.planning import Plan, Work
 from ablate.planning.forecast import Forecast
+from ablate.report.wording import count
 from ablate.search.choice import large
-from ablate.tables import count, plain_table
+from ablate.tables import plain_table
 
 
 def plan_table(plan: Plan) -> list[Table | Text]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ablate.corpus import Corpus
 from ablate.report.leaders import leaders_of
+from ablate.report.wording import count
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.spaces import SubsetSpace
@@ -29,15 +30,6 @@ LABEL_WIDTH = 17
 def console() -> Console:
     """Return the console of standard output, 80 columns wide."""
     return Console(file=sys.stdout, width=WIDTH, highlight=False, soft_wrap=False)
-
-
-def count(value: float) -> str:
-    """Return a number with a suffix: 1.2k, 3.4M, 5.6G, ..."""
-    for suffix in ("", "k", "M", "G", "T", "P", "E", "Z"):
-        if abs(value) < 1000:
-            return f"{value:.0f}{suffix}" if suffix == "" else f"{value:.3g}{suffix}"
-        value /= 1000
-    return f"{value:.3g}Y"
 
 
 def corpus_table(corpus: Corpus) -> list[Table | Text]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError, WorkspaceError
-from ablate.stores import TEMPORARY_PREFIX, driving, mirror
+from ablate.stores import JOURNAL, TEMPORARY_PREFIX, driving, mirror
 
 SCHEMA_VERSION = 1
 FINGERPRINT_DIGITS = 12
@@ -26,7 +26,7 @@ SLUG_LENGTH = 48
 LOCK = ".lock"
 MAX_STATE_BYTES = 64 << 20
 OWN_FOLDERS = ("corpus", "models", "likelihoods", "statistics", "logs")
-WRITTEN_IN_PLACE = (LOCK, "trials.jsonl")
+WRITTEN_IN_PLACE = (LOCK, JOURNAL)
 OWN_FILES = (
     *WRITTEN_IN_PLACE, "study.yaml", "pool.json", "trials.parquet", "agreement.json", "report.html",
 )  # fmt: skip
@@ -218,7 +218,7 @@ class Workspace:
         self.tokenizer = self.corpus / "@tokenizer"
         self.models = root / "models"
         self.pool_json = root / "pool.json"
-        self.journal = root / "trials.jsonl"
+        self.journal = root / JOURNAL
         self.table = root / "trials.parquet"
         self.agreement = root / "agreement.json"
         self.report = root / "report.html"

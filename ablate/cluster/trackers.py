@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.errors import StudyError
+from ablate.harmless import without_secrets
 from ablate.resources import MlflowTracking, TensorboardTracking, Tracking, WandbTracking
 from ablate.workspace import slug
 
@@ -29,7 +29,6 @@ MLFLOW_VALUE_LENGTH = 500
 MLFLOW_BATCH = 900  # of at most 1000 metrics in a request
 MLFLOW_PARAMS = 90  # of at most 100
 MOST_WRITERS = 32  # TensorBoard files open at once
-CREDENTIALS = re.compile(r"//[^/\s]*@")
 PRIVATE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -304,8 +303,8 @@ def as_table(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def in_short(error: Exception) -> str:
-    """Return an error as one line that holds no credentials of an address."""
-    return CREDENTIALS.sub("//***@", " ".join(f"{type(error).__name__}: {error}".split()))[:500]
+    """Return an error as one line that holds no secret."""
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
 
 
 @contextmanager

@@ -22,6 +22,11 @@ HEAD_TOLERANCE = 1e-4  # of the largest logit; bfloat16 rounds at 2^-8
 CHECK_TOKENS = 8
 
 
+def default_batch_tokens(on_gpu: bool) -> int:
+    """Return how many tokens a forward pass holds where nothing is asked for."""
+    return DEVICE_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS
+
+
 class Evaluator:
     """Scores a model on domains; the tokens stay on the model's device between calls.
 
@@ -47,7 +52,7 @@ class Evaluator:
         self.device = model.device
         self.length = length
         on_cpu = self.device.type == "cpu"
-        self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else DEVICE_BATCH_TOKENS)
+        self.batch_tokens = batch_tokens or default_batch_tokens(not on_cpu)
         self._first_batch_tokens = self.batch_tokens
         self.tiles = tiles or (CPU_TILES if on_cpu else DEVICE_TILES)
         _require_fit(model, domains, length)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.evaluate.likelihood import default_batch_tokens
 from ablate.models.build import ModelShape
 from ablate.planning.hardware import Hardware
 from ablate.planning.places import Places
@@ -112,9 +113,10 @@ def _activations(study: Study, shape: ModelShape, batch: Batch) -> float:
 
 def _evaluator(study: Study, cluster: Cluster, shape: ModelShape) -> float:
     size = ELEMENT_BYTES[study.evaluate.precision]
-    tokens = cluster.trial.batch_tokens or 32_768
+    on_gpu = bool(cluster.trial.gpus)
+    tokens = cluster.trial.batch_tokens or default_batch_tokens(on_gpu)
     alive = FORWARD_ACTIVATIONS * size * shape.width * tokens
-    return float(size * shape.parameters + alive + HEAD_TILE_BYTES * bool(cluster.trial.gpus))
+    return float(size * shape.parameters + alive + HEAD_TILE_BYTES * on_gpu)
 
 
 def problems_of(memory: Memory, cluster: Cluster, places: Places) -> list[str]:

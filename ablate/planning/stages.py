@@ -12,6 +12,7 @@ from ablate.planning.memory import POOL_BYTES, STATE_BYTES, Memory
 from ablate.planning.places import Places
 from ablate.planning.traffic import step_bytes
 from ablate.planning.work import Work
+from ablate.report.wording import count
 from ablate.resources import Cluster
 from ablate.study import Study
 
@@ -81,7 +82,7 @@ def _train(setting: Setting) -> Stage:
         name="train",
         seconds=GROUP_START / setting.hardware.start_share + seed + units,
         basis=f"the seed, then {len(work.unit_runs)} runs in {min(lanes, len(work.unit_runs))} "
-        f"lane(s), {_rate(rate)} tokens/s each; {setting.hardware.basis['training']}",
+        f"lane(s), {count(rate)} tokens/s each; {setting.hardware.basis['training']}",
     )
 
 
@@ -117,7 +118,7 @@ def _validate(setting: Setting) -> Stage:
     return Stage(
         name="validate",
         seconds=training + _scoring_start(setting) + scoring,
-        basis=f"{runs} runs of {_rate(work.validation_tokens / runs)} tokens, each scored, and its "
+        basis=f"{runs} runs of {count(work.validation_tokens / runs)} tokens, each scored, and its "
         "members' logits averaged",
     )
 
@@ -191,11 +192,3 @@ def _scoring_start(setting: Setting) -> float:
     part = setting.memory.pool / hardware.nodes
     others = (hardware.nodes - 1) * part / hardware.network
     return EVALUATOR_START / hardware.start_share + part / hardware.storage + others
-
-
-def _rate(value: float) -> str:
-    for suffix in ("", "k", "M", "G"):
-        if value < 1000:
-            return f"{value:.3g}{suffix}"
-        value /= 1000
-    return f"{value:.3g}T"

@@ -75,7 +75,13 @@ class Frame:
         return found
 
 
-def told(frame: Frame, candidate: Candidate, scored: Scored, known: Scored) -> dict[str, Any]:
+def record(journal: Journal, frame: Frame, candidate: Candidate, scored: Scored) -> None:
+    """Keep an answer in the journal, then tell it: the event `trial`."""
+    journal.append(candidate, scored)
+    tell("trial", **_event(frame, candidate, scored, journal.get(candidate.key)))
+
+
+def _event(frame: Frame, candidate: Candidate, scored: Scored, known: Scored) -> dict[str, Any]:
     """Return what the event `trial` says: `scored` is the answer, `known` all that is known by now.
 
     Losses and objective in nats per token; `members` are how many units are merged. The objective
@@ -210,8 +216,7 @@ class Questions:
     def answered(self, question: Question, scored: Scored) -> None:
         """Take an answer: append it to the journal, then tell the algorithm."""
         candidate = question.candidate
-        self._journal.append(candidate, scored)
-        tell("trial", **told(self._frame, candidate, scored, self._journal.get(candidate.key)))
+        record(self._journal, self._frame, candidate, scored)
         self.answers += 1
         self._base_open.discard(candidate.key)
         if question.keep_tokens and self._kept is not None and scored.error is None:

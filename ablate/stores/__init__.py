@@ -2,6 +2,7 @@
 
 from ablate.stores.driver import driving
 from ablate.stores.mirror import (
+    JOURNAL,
     entries,
     fetched,
     forget,
@@ -21,7 +22,7 @@ from ablate.stores.mirror import (
 from ablate.stores.objects import TEMPORARY_PREFIX
 
 __all__ = [
-    "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here", "is_mirrored",
+    "JOURNAL", "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here", "is_mirrored",
     "is_vouched", "kept", "location", "machine_mark", "may_write", "named", "open_mirror", "pull", "settled",
     "stored_bytes",
 ]  # fmt: skip
