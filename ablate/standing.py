@@ -198,7 +198,7 @@ class Standing:
         study, settings = self.study, self.study.validate_ or ValidateSettings()
         own = own_tokens(study, study.corpus.unit_tokens)
         same = settings.tokens == "proportional" or settings.total_tokens in (None, own)
-        if same and study.train.replay is None:
+        if same and study.train.replay is None and study.train.average is None:
             return frozenset()
         return frozenset(name for name, count in self.pool.units_of().items() if count == 1)
 

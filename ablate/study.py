@@ -187,6 +187,13 @@ class TrainSettings(Settings):
         description="General text mixed into each unit's training, e.g. {fraction: 0.5, from: "
         "seed}; mixtures that `validate` trains have none.",
     )
+    average: Float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="A unit is the mean of its weights after this last share of its steps; null = "
+        "after the last one; mixtures that `validate` trains have none.",
+    )
     rng_seed: Int = Field(0, ge=0, lt=2**32, description="Token order and initial weights.")
 
     @model_validator(mode="after")

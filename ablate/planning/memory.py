@@ -82,6 +82,8 @@ def _worker(study: Study, cluster: Cluster, shape: ModelShape) -> tuple[float, f
     precision = study.train.precision
     stage = zero_stage(cluster.deepspeed, precision)
     weights, gradients, optimizer = (size * shape.parameters for size in STATE_BYTES[precision])
+    if study.train.average is not None:
+        optimizer += POOL_BYTES * shape.parameters
     shares = [batch.workers if stage >= least else 1 for least in (3, 2, 1)]
     parts = {
         "weights": weights / shares[0],

@@ -26,6 +26,7 @@ from ablate.models.layout import layout_of
 from ablate.stores import fetched, kept
 from ablate.study import ModelSettings
 from ablate.train import resume, together
+from ablate.train.average import WeightAverage
 from ablate.train.batches import Tokens, Windows
 from ablate.train.deepspeed_config import deepspeed_config
 from ablate.train.finished import is_complete
@@ -90,6 +91,7 @@ class _Run:
         if self.recipe.carry_moments and job.start.moments is not None:
             self.moments = read_moments(Path(job.start.moments), self.model)
         self.engine: ZeroEngine | None = None
+        self.average: WeightAverage | None = None
         self.log: StepLog | None = None
         self._saved = 0.0
 
@@ -109,15 +111,20 @@ class _Run:
                 "grad_norm": norm,
                 "tokens_per_second": round(self.recipe.batch_tokens / max(now - began, 1e-9), 1),
             }
+            if self.average is not None:
+                self.average.add(step)
             asked = self._record(report, step, values)
             if signal != GO_ON and step + 1 < self.recipe.steps:
                 point = ResumePoint(step=step + 1, seconds=now - started)
                 self._keep_log()
-                resume.save(engine, Path(self.job.resume_folder), point, self._identity())
+                folder = Path(self.job.resume_folder)
+                resume.save(engine, self.average, folder, point, self._identity())
                 self._saved = time.monotonic()
                 if signal == STOP:
                     return False
         self._keep_log()
+        if self.average is not None:
+            self.average.use()
         publish(engine, self.layout, self.job, self._training(time.monotonic() - started))
         resume.remove(Path(self.job.resume_folder))
         return True
@@ -125,7 +132,10 @@ class _Run:
     def _begin(self, report: Reporter) -> tuple[ZeroEngine, ResumePoint]:
         config = deepspeed_config(self.recipe, self.batch, self.placement)
         engine = self.engine = ZeroEngine(self.model, self.recipe, config)
-        point = resume.load(engine, Path(self.job.resume_folder), self._identity(), report.note)
+        if self.recipe.average_steps:
+            self.average = WeightAverage(engine, self.recipe)
+        folder = Path(self.job.resume_folder)
+        point = resume.load(engine, self.average, folder, self._identity(), report.note)
         if point is None and self.moments is not None:
             engine.set_moments(*self.moments)
         self.moments = None

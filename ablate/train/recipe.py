@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.errors import StudyError
@@ -21,7 +21,10 @@ FORWARD_FLOPS_PER_PARAMETER_AND_TOKEN = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one model is trained: `steps` optimizer steps of `batch_tokens` tokens each."""
+    """How one model is trained: `steps` optimizer steps of `batch_tokens` tokens each.
+
+    The model is the mean of the weights after its last `average_steps` steps; 0 = the last weights.
+    """
 
     steps: int
     batch_tokens: int
@@ -38,6 +41,7 @@ class Recipe:
     precision: str
     carry_moments: bool
     rng_seed: int
+    average_steps: int = 0
 
     @property
     def tokens(self) -> int:
@@ -68,7 +72,10 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for fingerprints and `training.json`."""
-        return {**dataclasses.asdict(self), "betas": list(self.betas)}
+        values = {**dataclasses.asdict(self), "betas": list(self.betas)}
+        if not self.average_steps:  # recipes without it keep the fingerprints they had before it
+            del values["average_steps"]
+        return values
 
 
 def own_tokens(study: Study, unit_tokens: int) -> int:
@@ -88,7 +95,11 @@ def replayed_tokens(study: Study, tokens: int) -> int:
 def unit_recipe(study: Study, unit_tokens: int) -> Recipe:
     """Return the recipe of a unit of `unit_tokens` tokens, what is replayed beside them included."""
     tokens = study.train.tokens_per_unit or unit_tokens
-    return _recipe(study, tokens + replayed_tokens(study, tokens))
+    recipe = _recipe(study, tokens + replayed_tokens(study, tokens))
+    share = study.train.average
+    if share is None:
+        return recipe
+    return replace(recipe, average_steps=max(1, round(share * recipe.steps)))
 
 
 def trained_recipe(study: Study, tokens: int) -> Recipe:

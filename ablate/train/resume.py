@@ -27,6 +27,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from ablate.errors import WorkspaceError
 from ablate.stores import fetched, forget, is_mirrored, kept, machine_mark
 from ablate.train import together
+from ablate.train.average import WeightAverage
 from ablate.train.zero import ZeroEngine
 from ablate.workspace import file_digest, read_json, write_json
 
@@ -54,16 +55,23 @@ class ResumePoint:
     tag: str = ""
 
 
-def save(engine: ZeroEngine, folder: Path, point: ResumePoint, identity: dict[str, Any]) -> None:
+def save(
+    engine: ZeroEngine,
+    average: WeightAverage | None,
+    folder: Path,
+    point: ResumePoint,
+    identity: dict[str, Any],
+) -> None:
     """Write a state; every worker calls it. The one before is removed when this one is whole."""
     tag, writes = f"step-{point.step}", _writes(folder)
     if writes:
         shutil.rmtree(folder / tag, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     if together.workers() == 1:
-        together.all_or_none(lambda: _write(engine, folder, tag))
+        together.all_or_none(lambda: _write(engine, average, folder, tag))
     else:  # DeepSpeed's own exchanges are inside: no other may come between them
-        _write(engine, folder, tag)
+        _write(engine, average, folder, tag)
+        together.all_of(None)  # every worker's part is there before they are listed
     files = together.all_or_none(lambda: _kept_files(folder, tag) if writes else {})
     if is_mirrored(folder):
         files = {name: digest for part in together.all_of(files) for name, digest in part.items()}
@@ -83,10 +91,12 @@ def save(engine: ZeroEngine, folder: Path, point: ResumePoint, identity: dict[st
             script.unlink()
 
 
-def _write(engine: ZeroEngine, folder: Path, tag: str) -> None:
-    """Write DeepSpeed's files; OSError where the disk has no room, which torch does not say."""
+def _write(engine: ZeroEngine, average: WeightAverage | None, folder: Path, tag: str) -> None:
+    """Write DeepSpeed's files and the average; OSError where the disk has no room, which torch does not say."""
     try:
         engine.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+        if average is not None:
+            average.save(folder / tag)
     except (RuntimeError, OSError) as error:
         room = shutil.disk_usage(folder).free
         shutil.rmtree(folder / tag, ignore_errors=True)
@@ -122,9 +132,13 @@ def _kept_files(folder: Path, tag: str) -> dict[str, str]:
 
 
 def load(
-    engine: ZeroEngine, folder: Path, identity: dict[str, Any], note: Callable[[str], None]
+    engine: ZeroEngine,
+    average: WeightAverage | None,
+    folder: Path,
+    identity: dict[str, Any],
+    note: Callable[[str], None],
 ) -> ResumePoint | None:
-    """Bring `engine` to the state in `folder`; None when there is none that may be used.
+    """Bring `engine` and `average` to the state in `folder`; None when there is none that may be used.
 
     Every worker calls it; worker 0 decides, and with mirrors the first worker at each has a say. A
     state of another job, worker count or ZeRO stage, or one with a file that does not match its
@@ -144,6 +158,8 @@ def load(
         engine.engine.load_checkpoint(
             str(folder), tag=point.tag, load_lr_scheduler_states=False, load_module_strict=True
         )
+        if average is not None:
+            average.load(folder / point.tag)
     return point  # type: ignore[no-any-return]
 
 

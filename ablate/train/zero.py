@@ -144,7 +144,7 @@ class ZeroEngine:
 
     def set_moments(self, values: Mapping[tuple[str, str], Tensor], step: int) -> None:
         """Start Adam with moments `(name, key) -> value` that have seen `step` steps."""
-        for flat in self._optimized():
+        for flat in self.updated():
             state = self._adamw.state[flat]
             state["step"] = torch.tensor(float(step), device=flat.device)
             for key in MOMENTS:
@@ -164,13 +164,13 @@ class ZeroEngine:
 
     def optimizer_step(self) -> int:
         """Return the updates that Adam's moments have seen."""
-        for flat in self._optimized():
+        for flat in self.updated():
             if "step" in self._adamw.state[flat]:
                 return int(self._adamw.state[flat]["step"])
         return 0
 
-    def _optimized(self) -> list[Tensor]:
-        """Return the tensors that the inner AdamW updates on this worker."""
+    def updated(self) -> list[Tensor]:
+        """Return the float32 tensors that AdamW updates on this worker: weights, or its share."""
         if self.stage == 3:
             return list(self.engine.optimizer.fp32_partitioned_groups_flat)
         return [p for group in self._adamw.param_groups for p in group["params"]]

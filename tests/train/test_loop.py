@@ -134,6 +134,24 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(root: Path, stage: int, precis
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "bf16"), (2, "fp32")])
+def test_an_averaged_run_is_the_mean_of_runs_that_end_there(
+    root: Path, stage: int, precision: str
+) -> None:
+    recipe = {"schedule": "constant", "precision": precision}
+    ends = [job(root, f"to-{steps}", steps=steps, **recipe) for steps in (4, 5, 6)]
+    for one in ends:
+        train_one(one, placement(stage), Listener())
+    mean = job(root, "mean", average_steps=3, **recipe)
+    assert mean.fingerprint != ends[-1].fingerprint
+    assert not train_one(mean, placement(stage), Listener(stop_at=4 * 256))
+    assert train_one(mean, placement(stage), Listener())
+    shares = [weights(one) for one in ends]
+    for name, value in weights(mean).items():
+        expected = sum(one[name].double() for one in shares) / 3
+        torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-7)
+
+
 def test_a_killed_process_ends_as_an_undisturbed_one(root: Path) -> None:
     command = [sys.executable, "-c", CHILD, str(root), "2"]
     child = subprocess.run(command, capture_output=True, check=False, cwd=REPOSITORY)

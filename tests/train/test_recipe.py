@@ -11,7 +11,7 @@ import pytest
 from ablate.errors import StudyError
 from ablate.resources import TrainResources
 from ablate.study import Study
-from ablate.train.recipe import check_batch, flops, seed_recipe, unit_recipe
+from ablate.train.recipe import check_batch, flops, seed_recipe, trained_recipe, unit_recipe
 from tests.train.runs import RECIPE
 
 
@@ -87,3 +87,11 @@ def test_a_batch_that_does_not_divide_is_refused(workers: int) -> None:
 
 def test_flops_is_six_n_d() -> None:
     assert flops(10, 7) == 420
+
+
+def test_only_units_are_averaged_and_recipes_without_keep_their_fingerprints() -> None:
+    averaged = study(average=0.25)
+    assert unit_recipe(averaged, 640 * 100).average_steps == 25
+    assert unit_recipe(study(average=1e-9), 640 * 100).average_steps == 1
+    for whole in (trained_recipe(averaged, 6400), seed_recipe(averaged, 6400)):
+        assert "average_steps" not in whole.to_json()

@@ -45,7 +45,10 @@ dist.barrier()
 
 
 def jobs(root: Path, stage: int, precision: str, end: str) -> tuple[TrainingJob, TrainingJob]:
-    """Return a seed that leaves its moments, and a unit that starts from them."""
+    """Return a seed that leaves its moments, and a unit that starts from them.
+
+    The unit is the mean of its weights after all steps but the first.
+    """
     mark = f"{precision}-{stage}-{end}"
     fresh = Start(mark="random", model=ODD, vocab_size=VOCABULARY, eos_token_id=0)
     seed = job(root, f"seed-{mark}", start=fresh, save_moments=True, precision=precision)
@@ -54,7 +57,8 @@ def jobs(root: Path, stage: int, precision: str, end: str) -> tuple[TrainingJob,
         folder=seed.folder,
         moments=str(seed.path / "optimizer.safetensors"),
     )
-    return seed, job(root, f"unit-{mark}", start=start, carry_moments=True, precision=precision)
+    recipe = {"carry_moments": True, "precision": precision, "average_steps": 5}
+    return seed, job(root, f"unit-{mark}", start=start, **recipe)
 
 
 def train_matrix(root: Path) -> None:
