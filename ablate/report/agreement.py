@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,17 +52,28 @@ class Seen:
     upper: float | None
 
 
+def trained(agreement: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what is known of each trained mixture, in the order of the file."""
+    rows = agreement.get("mixtures")
+    return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+
+
+def kinds_of(agreement: Mapping[str, Any]) -> dict[str, str]:
+    """Return objective, domain or partition by target."""
+    return {name: str(kind) for name, kind in _mapping(agreement.get("targets")).items()}
+
+
 def targets_of(agreement: Mapping[str, Any]) -> list[str]:
     """Return the targets: the objective, evaluation domains, held-out splits, each by name."""
-    kinds = _mapping(agreement.get("targets"))
+    kinds = kinds_of(agreement)
     order = {OBJECTIVE: 0, "domain": 1}
-    return sorted(kinds, key=lambda name: (order.get(str(kinds[name]), 2), name))
+    return sorted(kinds, key=lambda name: (order.get(kinds[name], 2), name))
 
 
 def proxies_of(agreement: Mapping[str, Any]) -> list[str]:
     """Return the proxies in the order of `PROXIES`, then others by name."""
     found: set[str] = set(_mapping(agreement.get("summary")))
-    for row in agreement.get("mixtures") or ():
+    for row in trained(agreement):
         found |= set(_mapping(row.get("proxies")))
     known = list(PROXIES)
     return sorted(found, key=lambda name: (known.index(name) if name in known else 99, name))
@@ -69,7 +81,7 @@ def proxies_of(agreement: Mapping[str, Any]) -> list[str]:
 
 def drawable(agreement: Mapping[str, Any]) -> list[str]:
     """Return the proxies that are losses by target, and so can stand on an axis."""
-    rows = agreement.get("mixtures") or ()
+    rows = trained(agreement)
     return [
         name
         for name in proxies_of(agreement)
@@ -79,7 +91,7 @@ def drawable(agreement: Mapping[str, Any]) -> list[str]:
 
 def size_groups(agreement: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Return the sizes of the trained mixtures, small first, as ranges: at most `MOST_GROUPS`."""
-    sizes = sorted({int(row.get("size") or 0) for row in agreement.get("mixtures") or ()})
+    sizes = sorted({_size(row) for row in trained(agreement)})
     step = max(1, -(-len(sizes) // MOST_GROUPS))
     parts = (sizes[start : start + step] for start in range(0, len(sizes), step))
     return [(part[0], part[-1]) for part in parts]
@@ -88,20 +100,20 @@ def size_groups(agreement: Mapping[str, Any]) -> list[tuple[int, int]]:
 def seen(agreement: Mapping[str, Any], target: str, proxy: str) -> list[Seen]:
     """Return the trained mixtures with both losses on a target, in the order of the file."""
     found = []
-    for row in agreement.get("mixtures") or ():
-        trained = number(_mapping(row.get("trained")).get(target))
+    for row in trained(agreement):
+        truth = number(_mapping(row.get("trained")).get(target))
         guess = number(_mapping(_mapping(row.get("proxies")).get(proxy)).get(target))
-        if trained is None or guess is None:
+        if truth is None or guess is None:
             continue
         fit = measured(_mapping(row.get("predicted")).get(target))
         mean, lower, upper = fit or (None, None, None)
         found.append(
             Seen(
                 name=str(row.get("name", "")),
-                size=int(row.get("size") or 0),
+                size=_size(row),
                 control=bool(row.get("control")),
                 proxy=guess,
-                trained=trained,
+                trained=truth,
                 predicted=mean,
                 lower=lower,
                 upper=upper,
@@ -116,8 +128,8 @@ def views(agreement: Mapping[str, Any]) -> dict[str, Any]:
     `places[k]` are the mixtures of the k-th of `size_groups`; `trained[target][mixture]`,
     `predicted[target]` and `proxies[p].losses[target][mixture]` are in the order of `targets_of`.
     """
-    rows, targets = list(agreement.get("mixtures") or ()), targets_of(agreement)
-    sizes = [int(row.get("size") or 0) for row in rows]
+    rows, targets = trained(agreement), targets_of(agreement)
+    sizes = [_size(row) for row in rows]
     return {
         "places": [
             [at for at, size in enumerate(sizes) if least <= size <= most]
@@ -133,7 +145,7 @@ def views(agreement: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _predicted(rows: list[Any], target: str) -> dict[str, list[float | None]]:
+def _predicted(rows: list[Mapping[str, Any]], target: str) -> dict[str, list[float | None]]:
     fits = [measured(_mapping(row.get("predicted")).get(target)) for row in rows]
     return {
         "mean": [None if fit is None else _short(fit[0]) for fit in fits],
@@ -165,7 +177,7 @@ def summary(agreement: Mapping[str, Any], proxy: str, group: str, measure: str) 
 
 def noise_floor(agreement: Mapping[str, Any], kinds: set[str], measure: str) -> float | None:
     """Return the mean over targets of some kinds of what two trainings of a mixture agree."""
-    floor, targets = _mapping(agreement.get("noise_floor")), _mapping(agreement.get("targets"))
+    floor, targets = _mapping(agreement.get("noise_floor")), kinds_of(agreement)
     values = [
         found[0]
         for name, table in floor.items()
@@ -193,7 +205,11 @@ def number(value: Any) -> float | None:
     """Return a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(float(value)) < float("inf") else None
+    return float(value) if abs(value) <= sys.float_info.max else None
+
+
+def _size(row: Mapping[str, Any]) -> int:
+    return int(number(row.get("size")) or 0)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -158,7 +158,7 @@ def _limits(content: ReportContent) -> list[Html]:
 
 def _checked(content: ReportContent) -> str:
     agreement = content.agreement or {}
-    trained = len(agreement.get("mixtures") or ())
+    trained = len(agreed.trained(agreement))
     parts = [f"{plural(trained, 'mixture')} trained for real."]
     if headline := str(agreement.get("headline") or ""):
         parts.append(headline)

@@ -27,7 +27,7 @@ def agreement_section(agreement: Mapping[str, Any] | None, charts: Mapping[str, 
                 " trains some, says how well the proxy ranks them, and calibrates it.",
             ),
         )
-    trained = agreement.get("mixtures") or ()
+    trained = agreed.trained(agreement)
     controls = sum(bool(row.get("control")) for row in trained)
     random = f", {controls} of them drawn at random as a control" if controls else ""
     return section(
@@ -80,10 +80,10 @@ def _measures(agreement: Mapping[str, Any]) -> Html:
 
 def _targets(agreement: Mapping[str, Any]) -> Html:
     proxies = agreed.proxies_of(agreement)
-    kinds = agreement.get("targets") or {}
+    kinds = agreed.kinds_of(agreement)
     words = {"partition": "held out", "domain": "domain", "objective": ""}
     rows = [
-        [target, words.get(str(kinds[target]), ""),
+        [target, words.get(kinds[target], ""),
          *(_cell(agreed.within(agreement, target, proxy, "spearman"), "spearman")
            for proxy in proxies)]
         for target in agreed.targets_of(agreement)

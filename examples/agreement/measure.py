@@ -17,6 +17,8 @@ from ablate.corpus.embedded import write_embedded
 HERE = Path(__file__).parent
 RECIPES: dict[str, list[str]] = {
     "as it stands": [],
+    "mean of the last half": ["train.average=0.5"],
+    "mean of the whole branch": ["train.average=1.0"],
     "replay 0.5": ["train.replay={fraction: 0.5, from: seed}"],
     "rate 1.5e-4": ["train.learning_rate=1.5e-4"],
     "half the branch": ["train.tokens_per_unit=20_000"],

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from boards import PLAN, Maker, calibrated
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
@@ -21,6 +23,7 @@ from ablate.report import figures_of, gather, proxy_against_trained, render, wri
 from ablate.report.effects import rows_for_a_fit, thinned
 from ablate.report.leaders import leaders_of
 from ablate.workspace import write_json
+from tests.security.fuzzing import COUNTS, changed, examples, places, strange_values
 
 NAMES = ("cpp", "law", "math", "web")
 HOSTILE = (
@@ -209,6 +212,20 @@ def test_missing_values_of_agreement_leave_gaps(maker: Maker) -> None:
     figure = proxy_against_trained(agreement)
     drawn = sum(len(trace.x) for trace in figure.data[2:])
     assert drawn == len(agreement["mixtures"]) - 1
+
+
+SMALL = Maker(NAMES[:2], heldout=1)
+SMALL_BOARD = SMALL.board(SMALL.subsets())
+AGREEMENT = SMALL.agreement(SMALL_BOARD, 3)
+CONTENT = SMALL.content(SMALL_BOARD)
+
+
+@given(place=st.sampled_from(places(AGREEMENT)), value=strange_values())
+@examples(60)
+def test_any_other_agreement_is_shown_as_far_as_it_goes(place: tuple[Any, ...], value: Any) -> None:
+    COUNTS["agreement.json"] += 1
+    agreement = json.loads(json.dumps(changed(AGREEMENT, place, value)))
+    assert not Page(render(replace(CONTENT, agreement=agreement))).open
 
 
 def test_a_calibrated_board_is_told_by_predictions(maker: Maker) -> None:
