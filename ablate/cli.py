@@ -10,13 +10,13 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from ablate.errors import RunError, StudyError, UserError
 from ablate.harmless import visible, without_secrets
+from ablate.interrupts import heard
 from ablate.job_output import show_line
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
@@ -92,22 +92,18 @@ def main() -> None:
     Exit codes: 0, 2 the user's mistake, 1 a bug, 130 Ctrl-C, 143 a polite kill, as cluster
     managers send it before they take a machine: both keep what is finished.
     """
-    received: list[int] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    came: list[int] = []
     try:
-        # Without its standalone mode, Typer returns the code of an exit; 130 is its Ctrl-C.
-        code = app(standalone_mode=False) or 0
-        if code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
+        with heard() as came:
+            # Without its standalone mode, Typer returns the code of an exit; 130 is its Ctrl-C.
+            code = app(standalone_mode=False) or 0
+            if code == EXIT_INTERRUPTED:
+                raise KeyboardInterrupt
     except UserError as error:
         code = _say(str(error), EXIT_USER)
     except (KeyboardInterrupt, typer.Abort):
-        word, code = ("terminated", EXIT_KILLED) if received else ("interrupted", EXIT_INTERRUPTED)
+        killed = signal.SIGTERM in came
+        word, code = ("terminated", EXIT_KILLED) if killed else ("interrupted", EXIT_INTERRUPTED)
         _say(f"{word}; what was finished is kept, run it again to go on", code)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a traceback
         code = _failed(error)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from ablate.cluster.job_address import AUTH_MODE, token_mode
 from ablate.cluster.room import bundle_of, require_room
 from ablate.errors import RunError, StudyError
+from ablate.interrupts import held
 from ablate.progress import bar
 from ablate.resources import Cluster
 
@@ -81,23 +80,12 @@ def session(cluster: Cluster) -> Iterator[None]:
         own = OWN_RAY if cluster.address is None else {}
         for name, value in {**ENVIRONMENT, **own}.items():
             os.environ.setdefault(name, value)
-        with warnings.catch_warnings(), _own_sigterm():
+        with warnings.catch_warnings(), held():
             warnings.simplefilter("ignore")
             _connect(cluster)
-        _held.opened = True
+            _held.opened = True
     with kept_session():
         yield
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the process's own answer to SIGTERM: Ray's exits without a chance to save anything."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _close_unless_held() -> None:

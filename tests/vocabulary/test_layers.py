@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "ablate"
 # Lower layers first: a module may import from its own layer's folder and from lower layers.
 LAYERS = [
-    {"harmless"},
+    {"harmless", "interrupts"},
     {"errors", "verb_package", "job_output"},
     {"progress", "settings", "stores", "workspace", "plugins", "plain_values", "stage_log"},
     {"study", "resources", "mixture", "mixture_text"},
