@@ -68,7 +68,7 @@ dd { margin: 0; font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, mono
   body { max-width: none; padding: 0; }
   nav, .modebar { display: none; }
   table { font-size: .74rem; }
-  th, td, .number { padding: .2rem .35rem .2rem 0; }
+  th, td, .number { padding: .2rem .6rem .2rem 0; }
   h2, h3, caption { break-after: avoid; }
   figure, tr, .note, li { break-inside: avoid; }
   .scroll, .chart, pre { overflow: visible; }
