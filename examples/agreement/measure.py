@@ -25,6 +25,10 @@ RECIPES: dict[str, list[str]] = {
     "carried moments": ["train.carry_moments=true"],
 }
 SUMMARY = ("in_domain", "outside")
+HEADS = (
+    "| proxy or baseline | in-domain | outside | all sizes | regret | worst |",
+    "|---|---:|---:|---:|---:|---:|",
+)
 
 
 def main(texts: Path, out: Path) -> None:
@@ -76,15 +80,22 @@ def _row(check: ablate.Agreement) -> dict[str, object]:
 
 
 def _lines(row: dict[str, object]) -> str:
-    head = f"\n{row['recipe']}: held-out error {row['error']:.3f} nats, {row['mixtures']} mixtures"
-    lines = [head, f"{'proxy':<32}{'in-domain':>10}{'outside':>10}{'all sizes':>10}{'regret':>8}"]
-    regret = row["regret"]
-    assert isinstance(row["spearman"], dict) and isinstance(regret, dict)
+    """Return a recipe's table as it stands in the README."""
+    head = f"{row['recipe']}: {row['mixtures']} trained mixtures, held-out error {row['error']:.3f}"
+    lines = [f"\n{head} nats, in its interval {row['coverage']:.0%}\n", *HEADS]
+    regret, worst = row["regret"], row["worst"]
+    assert (
+        isinstance(row["spearman"], dict) and isinstance(regret, dict) and isinstance(worst, dict)
+    )
     for name, values in row["spearman"].items():
-        cells = [values["in_domain"], values["outside"], values["objective"]]
-        shown = "".join(f"{'' if v is None else format(v, '.3f'):>10}" for v in cells)
-        lines.append(f"{name:<32}{shown}{regret[name]:>7.0f}%")
+        cells = [_cell(values[column], ".3f") for column in (*SUMMARY, "objective")]
+        cells += [_cell(regret[name], ".0f") + "%", _cell(worst[name], ".2f")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 if __name__ == "__main__":
