@@ -6,11 +6,22 @@ import logging
 import signal
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ablate.interrupts import heard, held
+
+
+@pytest.fixture(autouse=True)
+def default_answers() -> Iterator[None]:
+    """Both signals as a program in the foreground has them; jobs of a shell ignore Ctrl-C."""
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 EITHER = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
 

@@ -221,7 +221,7 @@ CONTENT = SMALL.content(SMALL_BOARD)
 
 
 @given(place=st.sampled_from(places(AGREEMENT)), value=strange_values())
-@examples(60)
+@examples(12)
 def test_any_other_agreement_is_shown_as_far_as_it_goes(place: tuple[Any, ...], value: Any) -> None:
     COUNTS["agreement.json"] += 1
     agreement = json.loads(json.dumps(changed(AGREEMENT, place, value)))
