@@ -16,7 +16,7 @@ _UNSEEN = (
 _CONTROL = re.compile(f"[{_UNSEEN}]")
 _NOT_OF_NAMES = re.compile(f"[{_UNSEEN}\t\n]")
 # Counts are bounded: a long text without end is read once, not once from each of its places.
-_PASSWORD_IN_URL = re.compile(r"(?<![\w+.-])((?:[A-Za-z][\w+.-]{0,30}:)?//)[^\s/'\"]{1,2000}@")
+_PASSWORD_IN_URL = re.compile(r"(?<![\w+.-])([A-Za-z][\w+.-]{0,30}://)[^\s/'\"]{1,2000}@")
 _SECRET_KEYS = "token|secret|password|passwd|signature|credentials?|api[_-]?key|access[_-]?key|sig"
 _SECRET_IN_QUERY = re.compile(rf"(?i)([?&;][\w-]{{0,60}}(?:{_SECRET_KEYS})=)[^\s&;'\"]+")
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")

@@ -1,7 +1,7 @@
 """Ctrl-C and a polite kill: they arrive between any two steps of the interpreter.
 
-An exception that is raised where Python runs a callback (after a fork, in a finalizer) is printed and
-lost, and one inside logging may leave its lock held: the process then neither ends nor goes on.
+An exception that is raised where Python runs a callback (after a fork, in a finalizer) is printed
+and lost, and one inside logging may leave its lock held: the process neither ends nor goes on.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ MLFLOW_VALUE_LENGTH = 500
 MLFLOW_BATCH = 900  # of at most 1000 metrics in a request
 MLFLOW_PARAMS = 90  # of at most 100
 MOST_WRITERS = 32  # TensorBoard files open at once
+CREDENTIALS = re.compile(
+    r"//[^/\s]*@"
+)  # also of an address without its scheme, as clients tell them
 PRIVATE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -304,7 +308,8 @@ def as_table(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def in_short(error: Exception) -> str:
     """Return an error as one line that holds no secret."""
-    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return without_secrets(CREDENTIALS.sub("//***@", line))[:500]
 
 
 @contextmanager

@@ -55,8 +55,9 @@ def train_one(job: TrainingJob, placement: Placement, report: Reporter) -> bool:
     """Train `job` from its start, or from its resume state, to its published folder.
 
     Every worker of the run calls it inside an initialized torch.distributed group. `report`
-    is called on worker 0 after each step; when it says so the state is saved and training stops. Returns whether the folder was published. Raises an AblateError, on all workers alike,
-    when the job itself cannot be done.
+    is called on worker 0 after each step; when it says so the state is saved and training stops.
+    Returns whether the folder was published. Raises an AblateError, on all workers alike, when the
+    job itself cannot be done.
     """
     prepare_process(placement.threads)
     job = job.here()

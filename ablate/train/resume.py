@@ -92,7 +92,10 @@ def save(
 
 
 def _write(engine: ZeroEngine, average: WeightAverage | None, folder: Path, tag: str) -> None:
-    """Write DeepSpeed's files and the average; OSError where the disk has no room, which torch does not say."""
+    """Write DeepSpeed's files and the average.
+
+    Raises OSError where the disk has no room, which torch does not say.
+    """
     try:
         engine.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
         if average is not None:
@@ -138,7 +141,7 @@ def load(
     identity: dict[str, Any],
     note: Callable[[str], None],
 ) -> ResumePoint | None:
-    """Bring `engine` and `average` to the state in `folder`; None when there is none that may be used.
+    """Bring `engine` and `average` to the state in `folder`; None when none there may be used.
 
     Every worker calls it; worker 0 decides, and with mirrors the first worker at each has a say. A
     state of another job, worker count or ZeRO stage, or one with a file that does not match its

@@ -75,7 +75,7 @@ def test_text_of_others_shows_its_commands() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        f"s3://key:{SECRET}@bucket/x", f"https://{SECRET}@host/x", f"https://h/x?token={SECRET}",
+        f"s3://key:{SECRET}@bucket/x", f"s3://key:p@{SECRET}@bucket/x", f"https://{SECRET}@host/x", f"https://h/x?token={SECRET}",
         f"https://h/x?a=1&X-Amz-Signature={SECRET}", f"https://h/?api_key={SECRET}&b=2",
         "hf_" + SECRET * 2,
     ],
