@@ -27,7 +27,7 @@ demo: $(STAMP)     ## the whole job on the embedded corpus, in minutes
 	$(BIN)/ablate demo
 
 test: $(STAMP)     ## the unmarked tests; those without Ray in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not ray and $(UNMARKED)'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and $(UNMARKED)'
 	$(BIN)/python -m pytest -m 'ray and $(UNMARKED)'
 
 test-all: $(STAMP) ## every test, the marked ones too
