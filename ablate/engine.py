@@ -25,7 +25,7 @@ from ablate.plugins import resolve
 from ablate.progress import note, stage
 from ablate.report import ReportContent, figures_of, gather, render, write_figures
 from ablate.resources import Cluster
-from ablate.search.algorithms import ALGORITHMS, Algorithm, Task
+from ablate.search.algorithms import ALGORITHMS, SEVERAL_GOALS, Algorithm, Task
 from ablate.search.algorithms.by_groups import ByGroups
 from ablate.search.candidates import (
     ENSEMBLE,
@@ -303,12 +303,12 @@ def _foretell(
 ) -> Callable[[Candidate], float] | None:
     """Return what predicts trained losses for a search, where it can use them.
 
-    A race compares losses on the same windows, a gradient is that of the merged loss, and of
-    several merges the lowest counts: those searches go by the scores, and only the ranking of what
-    they scored by predictions.
+    A race compares losses on the same windows, a gradient is that of the merged loss, of several
+    merges the lowest counts, and only one objective is predicted: those searches go by the scores,
+    and only the ranking of what they scored by predictions.
     """
     search = standing.study.search
-    by_scores = search.racing is not None or search.merge.alternatives
+    by_scores = search.racing is not None or search.merge.alternatives or name in SEVERAL_GOALS
     if by_scores or getattr(ALGORITHMS.get(name), "wants_gradient", False):
         return None
     found = standing.foretell(journal)
@@ -330,7 +330,7 @@ def begin_conversation(standing: Standing, name: str) -> Conversation:
         space=standing.space,
         rng_seed=search.rng_seed,
         trials=search.trials,
-        goals=max(1, len(search.objectives)),
+        goals=len(search.objectives) if name in SEVERAL_GOALS else 1,
         ensemble=None if proxy is None else ensemble,
         ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],
     )

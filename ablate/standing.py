@@ -13,6 +13,7 @@ import numpy as np
 from ablate.corpus import Corpus, read_corpus
 from ablate.errors import WorkspaceError
 from ablate.evaluate.statistics import group_sums
+from ablate.merge import code_mark
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool, read_pool
 from ablate.search.candidates import (
@@ -37,7 +38,7 @@ from ablate.search.questions import Frame
 from ablate.search.racer import Racer
 from ablate.search.spaces import Partitions, Space, make_space
 from ablate.search.table import Predicted, Trial, build_trial
-from ablate.study import MergeSettings, Study, ValidateSettings
+from ablate.study import MergeMethod, MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import own_tokens
 from ablate.train.stages import TrainedRun, mixture_job
@@ -123,8 +124,9 @@ class Standing:
         ensemble too.
         """
         candidates = base_candidates(self.pool)
+        codes = {one.method: code_mark(one.method) for one in self._own_merges}
         recalled = (recall(self.pool, record) for record in journal.records.values())
-        candidates += [candidate for candidate in recalled if candidate is not None]
+        candidates += [one for one in recalled if one and one.code in (None, codes.get(one.method))]
         candidates += [candidate_of(job, run) for run, job in self.trained(journal)]
         units = self.unit_losses(journal)
         rows = [self.trial(journal, candidate, units) for candidate in candidates]
@@ -183,6 +185,11 @@ class Standing:
                 sorted(self.pool.units_of().items()),
             ],
         )
+
+    @property
+    def _own_merges(self) -> list[MergeMethod]:
+        """Return those of the study's merges that are the user's own functions."""
+        return [one for one in self.study.search.merge.methods if ":" in one.method]
 
     @property
     def merges(self) -> tuple[str, ...]:

@@ -21,8 +21,13 @@ the same bits whatever the number of threads. A member of weight zero is skipped
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.merge.dare import dare, drop_masks
@@ -43,10 +48,10 @@ __all__ = [
     "OptionValue",
     "Statistics",
     "check_options",
+    "code_mark",
     "merge_method",
     "prepare_member",
     "prepare_options",
-    "resolve_method",
     "run_method",
 ]
 
@@ -152,19 +157,19 @@ def merge_method(name: str) -> Method:
     return found if isinstance(found, Method) else Method(function=found)
 
 
-def resolve_method(name: str) -> Callable[..., None]:
-    """Return a function `(out, members, weights, *, threads)` by name or by place.
+@cache
+def code_mark(name: str) -> str | None:
+    """Return the digest of the file that a user's own method stands in; None for the known ones.
 
-    Of the known methods it returns those that need nothing but the members. Raises StudyError.
+    It is that of the code as this process found it first. What the file imports is not in it.
+    Raises StudyError when there is no such method.
     """
-    method = merge_method(name)
-    if method.needs_seed or method.statistics:
-        alone = {key: m for key, m in METHODS.items() if not (m.needs_seed or m.statistics)}
-        raise StudyError(
-            f"{WHERE} must be one of {sorted(alone)} or package.module:function here, got '{name}'; "
-            "it needs more than the members"
-        )
-    return method.function
+    if name in METHODS:
+        return None
+    module = sys.modules[inspect.unwrap(merge_method(name).function).__module__]
+    file = getattr(module, "__file__", None)
+    code = Path(file).read_bytes() if file else b""
+    return hashlib.sha256(code).hexdigest()[:16]
 
 
 def check_options(name: str, options: Mapping[str, OptionValue]) -> None:

@@ -6,11 +6,12 @@ adding a partition keeps every score that it does not change.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablate.merge import OptionValue
+from ablate.merge import OptionValue, code_mark
 from ablate.merge.weights import unit_coefficients
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
@@ -27,7 +28,8 @@ LOGIT_ENSEMBLE = "logit_ensemble"  # nor does this one: logits are averaged; `va
 class Candidate:
     """Parameters to score: `seed_coefficient` * seed + sum of coefficient * unit.
 
-    `run` says how a model that was trained on a mixture was trained.
+    `run` says how a model that was trained on a mixture was trained, `code` is the digest of a merge
+    method of the user's own.
     """
 
     key: str
@@ -41,6 +43,7 @@ class Candidate:
     tokens: int
     options: tuple[tuple[str, OptionValue], ...] = ()
     run: tuple[tuple[str, int], ...] = ()
+    code: str | None = None
 
 
 def seed_candidate(pool: ModelPool) -> Candidate:
@@ -103,8 +106,9 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
     options = tuple(sorted(merge.options.items()))
+    code = None if merge.method == ENSEMBLE else code_mark(merge.method)
     return Candidate(
-        key=_merge_key(pool, merge.method, options, seed_share, members),
+        key=_merge_key(pool, merge.method, options, code, seed_share, members),
         kind="proxy",
         method=merge.method,
         merge=merge_label(merge),
@@ -114,6 +118,7 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
         coefficients=members,
         tokens=sum(pool.by_member[member].tokens for member, _ in members),
         options=options,
+        code=code,
     )
 
 
@@ -140,20 +145,27 @@ def describe(candidate: Candidate) -> dict[str, Any]:
         "seed_coefficient": candidate.seed_coefficient,
         "coefficients": [[list(member), share] for member, share in candidate.coefficients],
         "options": dict(candidate.options),
+        "code": candidate.code,
         "run": dict(candidate.run),
     }
 
 
 def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
-    """Return the proxy of a journal record, or None when its members are not in this pool."""
+    """Return the proxy of a journal record, or None when it is none of this pool.
+
+    A merge of some of a partition's units is none: the pool had fewer of them when it was scored.
+    """
     members = tuple(((name, int(i)), float(c)) for (name, i), c in record["coefficients"])
     seed_share = float(record["seed_coefficient"])
     if record["kind"] != "proxy" or not all(member in pool.by_member for member, _ in members):
         return None
     options = tuple(sorted(record.get("options", {}).items()))
-    if not {name for name, _ in record["weights"]} <= pool.units_of().keys():
+    code = record.get("code")
+    merged = Counter(name for (name, _), _ in members)
+    units = pool.units_of()
+    if {name: units.get(name) for name, _ in record["weights"]} != merged:
         return None
-    if record["key"] != _merge_key(pool, record["method"], options, seed_share, members):
+    if record["key"] != _merge_key(pool, record["method"], options, code, seed_share, members):
         return None
     return Candidate(
         key=record["key"],
@@ -166,6 +178,7 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
         coefficients=members,
         tokens=sum(pool.by_member[member].tokens for member, _ in members),
         options=options,
+        code=code,
     )
 
 
@@ -182,6 +195,7 @@ def _merge_key(
     pool: ModelPool,
     method: str,
     options: tuple[tuple[str, OptionValue], ...],
+    code: str | None,
     seed_share: float,
     members: tuple[tuple[Member, float], ...],
 ) -> str:
@@ -190,4 +204,6 @@ def _merge_key(
     body: dict[str, Any] = {"method": method, "members": named, "seed": seed}
     if method != "linear":  # others may look at the seed whatever their members' coefficients
         body |= {"options": dict(options), "start": pool.seed.fingerprint}
+    if code is not None:
+        body["code"] = code
     return fingerprint(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ablate.errors import StudyError
 from ablate.merge import check_options
 from ablate.plugins import resolve
-from ablate.search.algorithms import ALGORITHMS
+from ablate.search.algorithms import ALGORITHMS, SEVERAL_GOALS, SIMPLEX_ONLY, SUBSETS_ONLY
 from ablate.search.candidates import ENSEMBLE, merge_label
 from ablate.study import MergeMethod, SearchSettings, Study
 
@@ -16,11 +16,8 @@ def check_search(study: Study) -> None:
     name = search.algorithm
     if name != "auto":
         resolve(name, ALGORITHMS, "search.algorithm")
-    if name == "nsga2" and len(search.objectives) < 2:
-        raise StudyError(
-            f"search.objectives must name two goals or more for nsga2, got {len(search.objectives)}; "
-            "add goals, or use another algorithm"
-        )
+    _check_kind(search)
+    _check_goals(search)
     for one in search.merge.methods:
         check_merge(one)
     _check_alternatives(search)
@@ -29,6 +26,38 @@ def check_search(study: Study) -> None:
         raise StudyError(
             f"search.algorithm {name} must stand with search.merge.method: linear, got "
             f"'{search.merge.method}'; use surrogate there"
+        )
+
+
+def _check_kind(search: SearchSettings) -> None:
+    """Refuse an algorithm whose mixtures are not those of the space."""
+    kind = search.space.kind
+    if search.algorithm in SUBSETS_ONLY and kind != "subsets":
+        raise StudyError(
+            f"search.algorithm {search.algorithm} must stand with search.space.kind: subsets, got "
+            f"'{kind}'; use auto, gradient, surrogate, cma-es, gaussian-process, tpe, sobol or "
+            "random there"
+        )
+    if search.algorithm in SIMPLEX_ONLY and kind != "simplex":
+        raise StudyError(
+            f"search.algorithm {search.algorithm} must stand with search.space.kind: simplex, got "
+            f"'{kind}'; use surrogate there"
+        )
+
+
+def _check_goals(search: SearchSettings) -> None:
+    """Refuse several goals where there are none, or where the best groups depend on the goal."""
+    if search.algorithm not in SEVERAL_GOALS:
+        return
+    if len(search.objectives) < 2:
+        raise StudyError(
+            f"search.objectives must name two goals or more for {search.algorithm}, got "
+            f"{len(search.objectives)}; add goals, or use another algorithm"
+        )
+    if search.space.groups:
+        raise StudyError(
+            f"search.space.groups must not stand with search.algorithm {search.algorithm}: the "
+            "best groups for one goal are not those for another; leave groups out, or use auto"
         )
 
 

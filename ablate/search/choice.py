@@ -30,7 +30,7 @@ def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
     """Return the algorithm and one phrase that says why.
 
     `mixtures` is the size of the space, None for a continuum. `auto` takes everything where it
-    fits into the trials, several goals to NSGA-II, proportions to the gradient where the merge is
+    fits into the trials, several goals to NSGA-II (but over groups), proportions to the gradient where the merge is
     linear, and the surrogate otherwise.
     """
     search = study.search
@@ -41,7 +41,7 @@ def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
         return name, f"up to {most:,} of {some} mixtures"
     if mixtures is not None and mixtures <= trials:
         return "exhaustive", f"all {mixtures:,} mixtures fit into {trials:,} trials"
-    if len(search.objectives) > 1:
+    if len(search.objectives) > 1 and not search.space.groups:
         return "nsga2", f"{len(search.objectives)} objectives over {some} mixtures"
     if mixtures is None and search.merge.method == ENSEMBLE:
         return "ensemble-first", "the best mixture of token probabilities is found exactly"

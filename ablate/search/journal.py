@@ -181,6 +181,7 @@ class _Line:
     error: str | None
     options: dict[str, bool | float] = field(default_factory=dict)
     run: dict[str, int] = field(default_factory=dict)
+    code: str | None = None
     slopes: dict[str, dict[str, float]] = field(default_factory=dict)
     stopped: Stopped | None = None
 

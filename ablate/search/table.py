@@ -90,7 +90,9 @@ def build_trial(
     merge has to beat.
     """
     known = {n: scored.scores[mark] for n, mark in domains.items() if mark in scored.scores}
-    complete = scored.error is None and all(name in known for name in weights)
+    # Where every score is there, the trial that failed asked for slopes, or for a domain of before.
+    error = None if len(known) == len(domains) else scored.error
+    complete = error is None and all(name in known for name in weights)
     losses = {name: score.loss for name, score in known.items()}
     members = None
     if candidate.kind == "proxy" and candidate.mixture is not None:
@@ -110,7 +112,7 @@ def build_trial(
         member_objective=members,
         merge_seconds=scored.merge_seconds,
         evaluate_seconds=scored.evaluate_seconds,
-        error=scored.error,
+        error=error,
         stopped=None if complete else scored.stopped,
     )
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.errors import StudyError
-from ablate.merge import METHODS, resolve_method
+from ablate.merge import METHODS, merge_method
 from ablate.merge.linear import linear
 
 
@@ -131,14 +131,14 @@ def test_members_must_fit() -> None:
 
 
 def test_methods_are_found_by_name_or_by_place() -> None:
-    assert resolve_method("linear") is METHODS["linear"].function
-    assert resolve_method("ablate.merge.linear:linear") is linear
+    assert merge_method("linear") is METHODS["linear"]
+    assert merge_method("ablate.merge.linear:linear").function is linear
     with pytest.raises(StudyError, match="did you mean 'linear'"):
-        resolve_method("liner")
+        merge_method("liner")
     with pytest.raises(StudyError, match="can be imported"):
-        resolve_method("no_such_module:merge")
+        merge_method("no_such_module:merge")
     with pytest.raises(StudyError, match="did you mean 'linear'"):
-        resolve_method("ablate.merge.linear:linea")
+        merge_method("ablate.merge.linear:linea")
 
 
 @pytest.mark.gpu

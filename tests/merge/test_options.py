@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ablate.errors import StudyError
-from ablate.merge import METHODS, check_options, merge_method, prepare_options, resolve_method
+from ablate.merge import METHODS, check_options, code_mark, merge_method, prepare_options
 from ablate.merge.linear import linear
 
 
@@ -63,7 +64,14 @@ def test_a_users_own_function_takes_any_option() -> None:
     check_options("ablate.merge.linear:linear", {"anything": 1.0})
 
 
-def test_the_plain_lookup_gives_only_what_needs_no_more_than_members() -> None:
-    assert resolve_method("linear") is linear
-    with pytest.raises(StudyError, match="it needs more than the members"):
-        resolve_method("ties")
+def test_the_code_of_a_users_own_function_has_a_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert code_mark("linear") is None
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, body in (("merge_one", "return 1"), ("merge_two", "return 1"), ("merge_3", "pass")):
+        (tmp_path / f"{name}.py").write_text(
+            f"def f(out, members, weights, *, threads):\n    {body}\n"
+        )
+    one, same, other = (code_mark(f"{m}:f") for m in ("merge_one", "merge_two", "merge_3"))
+    assert one == same != other

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
-from ablate.search.algorithms import ALGORITHMS, Task, Value
+from ablate.search.algorithms import ALGORITHMS, SUBSETS_ONLY, Task, Value
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.spaces import Partitions, Space, SubsetSpace, make_space, subset_space
 from ablate.study import SpaceSettings
@@ -41,13 +41,12 @@ SIMPLICES = [
         max_tokens=1100,
     ),
 ]
-ONLY_SUBSETS = {name for name in ALGORITHMS if name.startswith(("exhaustive", "greedy"))}
 CASES = [
     (name, rules)
     for name in sorted(ALGORITHMS)
     for rules in [
         *([] if name == "gradient" else SUBSETS),
-        *([] if name in ONLY_SUBSETS else SIMPLICES),
+        *([] if name in SUBSETS_ONLY else SIMPLICES),
     ]
 ]
 SLOW = {"gaussian-process", "surrogate"}  # a proposal takes tenths of a second
@@ -109,10 +108,14 @@ def test_a_space_that_fits_is_covered(name: str, rules: SpaceSettings) -> None:
     assert sorted(found) == sorted(subsets)
 
 
-@pytest.mark.parametrize("name", sorted(ONLY_SUBSETS))
-def test_a_search_of_subsets_refuses_a_continuum_by_name(name: str) -> None:
-    with pytest.raises(StudyError, match=r"kind: subsets"):
-        ALGORITHMS[name](task(SIMPLICES[0]))
+def test_only_the_ranking_objective_is_heard_but_by_a_search_of_several_goals() -> None:
+    for name in ("tpe", "cma-es", "gaussian-process"):
+        built = ALGORITHMS[name](task(SpaceSettings(), 30))
+        mixture = built.ask()
+        assert isinstance(mixture, Mixture)
+        built.tell(mixture, Value(1.0, (9.0,)))  # predicted, and one goal that is not the objective
+        assert built._study.best_value == 1.0
+        built.tell(built.ask(), Value(1.0, (9.0, 8.0)))
 
 
 def test_the_surrogate_finds_the_best_subset_in_a_quarter_of_the_space() -> None:
@@ -210,3 +213,19 @@ def test_count_and_cost_equal_an_enumeration(
 def test_an_impossible_space_says_which_rule(rules: SpaceSettings, words: str) -> None:
     with pytest.raises(StudyError, match=words):
         space(rules)
+
+
+def test_a_draw_that_limits_lead_astray_is_none_and_the_nearest_is_still_legal() -> None:
+    rules = SpaceSettings(
+        kind="simplex",
+        min_size=3,
+        max_size=3,
+        max_tokens=21,
+        bounds={n: (0.0, 0.5 if n in "abf" else 0.1) for n in ("a", "b", "f", "x", "y")},
+    )
+    tokens = {"a": 10, "b": 10, "f": 10, "x": 1, "y": 2}
+    made = make_space(rules, Partitions(units=tokens, tokens=tokens, available=tokens), "micro")
+    rng = np.random.default_rng(0)
+    drawn = [made.sample(rng) for _ in range(50)]
+    assert None in drawn and all(mixture in made for mixture in drawn if mixture)
+    assert all(made.nearest(rng.dirichlet(np.ones(5))) in made for _ in range(50))

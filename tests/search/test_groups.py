@@ -124,7 +124,33 @@ def test_impossible_groups_are_one_line(groups: dict[str, tuple[str, ...]], told
         space(SpaceSettings(groups=groups))
 
 
-def test_several_goals_are_refused() -> None:
-    task = Task(space=space(RULES[0]), rng_seed=0, trials=9, goals=2)
-    with pytest.raises(StudyError, match="one objective"):
-        ByGroups(task, partition_groups(RULES[0], NAMES), ALGORITHMS["nsga2"])
+@pytest.mark.parametrize("name", ["random", "greedy-forward", "tpe", "surrogate"])
+def test_winners_that_are_too_small_alone_leave_something_to_search_inside(name: str) -> None:
+    rules = SpaceSettings(groups={"web": ("a", "b", "c")}, min_size=2)
+    ones = dict.fromkeys("abcdef", 1)
+    made = make_space(rules, Partitions(units=ones, tokens=ones, available=ones), "macro")
+    groups = partition_groups(rules, "abcdef")
+    talk = Conversation(
+        ByGroups(Task(space=made, rng_seed=0, trials=40), groups, ALGORITHMS[name]), 40
+    )
+    found = converse(talk, lambda mixture: -dict(mixture.weights).get("d", 0.0), workers=1, order=0)
+    assert all(mixture in made for mixture in found)
+    assert dict(min(found, key=lambda m: -dict(m.weights).get("d", 0.0)).weights)["d"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["random", "greedy-forward", "tpe", "surrogate"])
+def test_a_group_larger_than_the_token_limit_is_searched_in_part(name: str) -> None:
+    web = tuple(f"cc-{number}" for number in range(10))
+    tokens = dict.fromkeys([*web, "news", "wiki"], 4)
+    rules = SpaceSettings(groups={"web": ("cc-*",)}, max_tokens=20)
+    made = make_space(rules, Partitions(units=tokens, tokens=tokens, available=tokens), "macro")
+    groups = partition_groups(rules, tokens)
+    talk = Conversation(
+        ByGroups(Task(space=made, rng_seed=0, trials=30), groups, ALGORITHMS[name]), 30
+    )
+
+    def loss(mixture: Mixture) -> float:
+        return -sum(weight for n, weight in mixture.weights if n.startswith("cc"))
+
+    found = converse(talk, loss, workers=1, order=0)
+    assert all(mixture in made for mixture in found) and min(map(loss, found)) == -1.0

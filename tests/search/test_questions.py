@@ -233,6 +233,15 @@ def test_a_failed_trial_is_recorded_and_tried_again_next_time(tmp_path: Path) ->
         question.candidate, journal.get(question.candidate.key), FRAME.domains, FRAME.weights, {}
     )
     assert row.objective is None and row.error == "NaN on x"
+    whole = Scored(
+        key="k",
+        scores={
+            m: DomainScore(nats=2.0, tokens=1, bytes=1, stderr=0.0) for m in FRAME.domains.values()
+        },
+        error="no room for the slopes",
+    )
+    row = build_trial(question.candidate, whole, FRAME.domains, FRAME.weights, {})
+    assert row.objective == 2.0 and row.error is None  # what failed is not among its scores
     retried = drain(questions(pool("a", "b"), journal))
     assert [q.candidate.key for q in retried] == [question.candidate.key]
     assert Journal(path).get(question.candidate.key).error is None
@@ -248,6 +257,8 @@ def test_a_proxy_is_recalled_only_in_a_pool_that_has_its_members() -> None:
     assert recall(pool("a", "b", "c"), record) == candidate
     assert recall(pool("b"), record) is None
     assert recall(pool("a", "b", salt="'"), record) is None
+    grown = replace(models, units=(*models.units, replace(models.units[0], index=2)))
+    assert recall(grown, record) is None  # it lacks a unit that the partition has now
 
 
 def test_the_table_has_the_contracts_columns(tmp_path: Path) -> None:

@@ -22,7 +22,15 @@ from ablate.search.algorithms.sobol import Sobol
 from ablate.search.algorithms.surrogate import Surrogate
 from ablate.search.algorithms.task import Algorithm, Task, Value
 
-__all__ = ["ALGORITHMS", "Algorithm", "Task", "Value"]
+__all__ = [
+    "ALGORITHMS",
+    "SEVERAL_GOALS",
+    "SIMPLEX_ONLY",
+    "SUBSETS_ONLY",
+    "Algorithm",
+    "Task",
+    "Value",
+]
 
 
 ALGORITHMS: dict[str, Callable[[Task], Algorithm]] = {
@@ -41,3 +49,8 @@ ALGORITHMS: dict[str, Callable[[Task], Algorithm]] = {
     "gradient": Gradient,
     "ensemble-first": EnsembleFirst,
 }
+
+SUBSETS_ONLY = frozenset(name for name in ALGORITHMS if name == "exhaustive" or "greedy" in name)
+SIMPLEX_ONLY = frozenset({"gradient"})
+SEVERAL_GOALS = frozenset({"nsga2"})
+"""The algorithms that go after several objectives at once; the others after the one that ranks."""

@@ -2,7 +2,7 @@
 
 Each stage is a search of its own by the same algorithm, over a few dozen names instead of
 hundreds. The first has at most half the trials; the second may use only partitions of the groups in
-the best mixture that the first has scored (and what every mixture must have).
+the best mixture that the first has scored, and what else that mixture needed to be legal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.search.algorithms.task import Algorithm, Task, Value
 from ablate.search.spaces import SimplexSpace, SubsetSpace, vector
@@ -27,13 +26,9 @@ class ByGroups:
     def __init__(self, task: Task, groups: Groups, build: Callable[[Task], Algorithm]) -> None:
         """Take the groups of `partition_groups`; `build` makes each stage's algorithm.
 
-        Raises StudyError for several goals: the best groups for one are not those for another.
+        There is one goal: the best groups for one are not those for another.
         """
-        if task.goals > 1:
-            raise StudyError(
-                "search.space.groups must stand with one objective, got several; leave groups or "
-                "search.objectives out"
-            )
+        assert task.goals == 1
         assert isinstance(task.space, SubsetSpace | SimplexSpace)
         self._task, self._space, self._build = task, task.space, build
         self._groups = groups
@@ -55,7 +50,7 @@ class ByGroups:
         self._asked = 0
         self._open: dict[str, list[Mixture]] = {}
         self._values: dict[str, float | None] = {}
-        self._best: tuple[float, tuple[str, ...]] | None = None
+        self._best: tuple[float, set[str]] | None = None  # its value, and what it may be made of
 
     @property
     def wants_gradient(self) -> bool:
@@ -90,11 +85,11 @@ class ByGroups:
         for inner in self._open.pop(key, []):
             known = not self._inside and value is not None
             if known and value is not None and (self._best is None or value < self._best[0]):
-                self._best = (value, inner.partitions)
+                inside = {name for group in inner.partitions for name in self._groups[group]}
+                self._best = (value, inside | set(mixture.partitions))
             self._inner.tell(inner, self._lowered(value))
 
-    def _go_inside(self, groups: tuple[str, ...]) -> None:
-        members = [name for group in groups for name in self._groups[group]]
+    def _go_inside(self, members: set[str]) -> None:
         space = inside_groups(self._space, members)
         best = self._task.ensemble_best
         start = None if best is None else vector(space, best)

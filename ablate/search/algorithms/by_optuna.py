@@ -61,7 +61,9 @@ class ByOptuna:
 
     def tell(self, mixture: Mixture, value: float | None) -> None:
         """Take a value, or None for a trial that failed."""
-        goals = value.goals if isinstance(value, Value) else None if value is None else (value,)
+        goals: tuple[float, ...] | None = None if value is None else (float(value),)
+        if self._goals > 1 and isinstance(value, Value):
+            goals = value.goals
         self._values[mixture.key()] = goals
         for trial in self._waiting.pop(mixture.key(), []):
             self._finish(trial, goals)

@@ -12,7 +12,7 @@ class Exhaustive:
     lookahead = 1 << 30
 
     def __init__(self, task: Task) -> None:
-        space = subsets_of(task, "exhaustive")
+        space = subsets_of(task)
         self._mixtures = map(space.mixture, space)
 
     def ask(self) -> Mixture | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.search.algorithms.task import Task, Value
 from ablate.search.spaces import SimplexSpace, vector
@@ -29,11 +28,7 @@ class Gradient:
     wants_gradient = True
 
     def __init__(self, task: Task) -> None:
-        if not isinstance(task.space, SimplexSpace):
-            raise StudyError(
-                "search.algorithm gradient must stand with search.space.kind: simplex, got "
-                "subsets; use surrogate there"
-            )
+        assert isinstance(task.space, SimplexSpace)  # `search/check.py` refuses any other before
         self._space = task.space
         self._rng = np.random.default_rng(task.rng_seed)
         even = np.full(len(task.space.names), 1 / len(task.space.names))

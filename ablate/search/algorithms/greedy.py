@@ -81,12 +81,12 @@ class GreedyForward(_Rounds):
     swaps = False
 
     def __init__(self, task: Task) -> None:
-        space = subsets_of(task, "greedy-forward")
+        space = subsets_of(task)
 
         def added(members: Members) -> list[Members]:
             return [tuple(sorted((*members, name))) for name in space.free if name not in members]
 
-        start = _sets_of_size(space, _sizes(space)[0], task.rng_seed)
+        start = _sets_of_size(space, len(space.include) + space.added_sizes[0], task.rng_seed)
         super().__init__(space, start, added, self.swaps)
 
 
@@ -96,7 +96,7 @@ class GreedyBackward(_Rounds):
     swaps = False
 
     def __init__(self, task: Task) -> None:
-        space = subsets_of(task, "greedy-backward")
+        space = subsets_of(task)
 
         def dropped(members: Members) -> list[Members]:
             return [
@@ -105,7 +105,7 @@ class GreedyBackward(_Rounds):
                 if name not in space.include
             ]
 
-        start = _sets_of_size(space, _sizes(space)[-1], task.rng_seed)
+        start = _sets_of_size(space, len(space.include) + space.added_sizes[-1], task.rng_seed)
         super().__init__(space, start, dropped, self.swaps)
 
 
@@ -119,16 +119,6 @@ class GreedyBackwardSwaps(GreedyBackward):
     """Shrink, then add, drop and swap around the best set until nothing is better."""
 
     swaps = True
-
-
-def _sizes(space: SubsetSpace) -> list[int]:
-    """Return the legal sizes: those at which the cheapest set keeps the token limit."""
-    costs = sorted(space.tokens[name] for name in space.free)
-    spent = sum(space.tokens[name] for name in space.include)
-    limit = math.inf if space.max_tokens is None else space.max_tokens
-    first = max(space.min_size, len(space.include), 1)
-    sizes = range(first, space.max_size + 1)
-    return [n for n in sizes if spent + sum(costs[: n - len(space.include)]) <= limit]
 
 
 def _sets_of_size(space: SubsetSpace, size: int, rng_seed: int) -> list[Members]:

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.search.spaces import Space, SubsetSpace
 
@@ -74,14 +73,9 @@ class Value(float):
         return made
 
 
-def subsets_of(task: Task, algorithm: str) -> SubsetSpace:
-    """Return the task's space of subsets; raise StudyError when it is another kind."""
-    if not isinstance(task.space, SubsetSpace):
-        raise StudyError(
-            f"search.algorithm {algorithm} must stand with search.space.kind: subsets, got a "
-            "continuum; use auto, gradient, surrogate, cma-es, gaussian-process, tpe, sobol or "
-            "random there"
-        )
+def subsets_of(task: Task) -> SubsetSpace:
+    """Return the task's space of subsets; `search/check.py` refuses any other before."""
+    assert isinstance(task.space, SubsetSpace)
     return task.space
 
 

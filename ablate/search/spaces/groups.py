@@ -62,14 +62,12 @@ def partition_groups(
 def over_groups(space: SubsetSpace | SimplexSpace, groups: Groups) -> SubsetSpace | SimplexSpace:
     """Return the space of whole groups. Rules that it cannot say are kept when members are named.
 
-    Groups without a partition that may be used are left out.
+    Groups without a partition that may be used are left out. Of a group that is larger than the
+    token limit a part may be used, so that its smallest partition decides what fits together.
     """
     usable = {g: kept for g, of in groups.items() if (kept := [n for n in of if n in space.names])}
-    tokens = {group: sum(space.tokens[name] for name in of) for group, of in usable.items()}
+    tokens = {group: min(space.tokens[name] for name in of) for group, of in usable.items()}
     names = tuple(usable)
-    limit = space.max_tokens
-    if limit is not None and min(tokens.values()) > limit:
-        limit = None  # no whole group fits: parts of them do
     if isinstance(space, SubsetSpace):
         return SubsetSpace(
             include=(),
@@ -79,7 +77,7 @@ def over_groups(space: SubsetSpace | SimplexSpace, groups: Groups) -> SubsetSpac
             weighting=space.weighting,
             min_size=1,
             max_size=len(names),
-            max_tokens=limit,
+            max_tokens=space.max_tokens,
         )
     upper = dict(zip(space.names, space.upper, strict=True))
     lower = dict(zip(space.names, space.lower, strict=True))

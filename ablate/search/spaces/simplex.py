@@ -66,6 +66,8 @@ class SimplexSpace:
         size = int(rng.integers(self.min_size, self.max_size + 1))
         order = [self.names[i] for i in rng.permutation(len(self.names))]
         members = self._members(order, size)
+        if members is None:
+            return None
         return self._on(
             members, dict(zip(members, rng.dirichlet(np.ones(len(members))), strict=True))
         )
@@ -80,7 +82,16 @@ class SimplexSpace:
         least = dict(zip(self.names, self.lower, strict=True))
         order = sorted(self.names, key=lambda name: (-wanted[name], name))
         size = sum(wanted[name] > 0 and wanted[name] >= least[name] / 2 for name in self.names)
-        return self._on(self._members(order, size), wanted)
+        members = self._members(order, size) or self._members(self._safe_order, size)
+        if members is None:
+            raise StudyError("search.space must hold a mixture; loosen its rules")
+        return self._on(members, wanted)
+
+    @property
+    def _safe_order(self) -> list[str]:
+        """Return the partitions by upper bound: the order in which `_require_room` found a set."""
+        upper = dict(zip(self.names, self.upper, strict=True))
+        return sorted(self.names, key=lambda name: (-upper[name], name))
 
     def vary(self, mixture: Mixture, rng: np.random.Generator, reach: float) -> Mixture:
         """Return a legal mixture near another: a step to a random one, or a new member set."""
@@ -103,18 +114,19 @@ class SimplexSpace:
         high = np.array([bounds[name][1] for name in ordered])
         return Mixture.of(dict(zip(ordered, project(target, low, high).tolist(), strict=True)))
 
-    def _members(self, order: Sequence[str], size: int) -> tuple[str, ...]:
+    def _members(self, order: Sequence[str], size: int) -> tuple[str, ...] | None:
         """Return a legal member set of about `size`, taken from the front of `order`.
 
         Members are added until the size is reached and their upper bounds hold a whole, and left
-        out where limits forbid them. Without a token limit the first ones that fit are legal.
+        out where limits forbid them. Without a token limit the first ones that fit are legal;
+        None where limits on tokens and bounds together lead this order astray.
         """
         free = [name for name in order if name not in self.required]
         for target in self._targets(size):
             members = self._take(free, target)
             if members is not None:
                 return members
-        raise StudyError("search.space must hold a mixture; loosen its rules")
+        return None
 
     def _targets(self, size: int) -> list[int]:
         """Return the legal sizes, the nearest to `size` first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -12,9 +12,9 @@ import numpy as np
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture, member_mixture
+from ablate.search.spaces.token_limit import TokenLimit, cheapest_sums
 from ablate.study import SpaceSettings
 
-REJECTION_TRIES = 10_000
 VARY_TRIES = 32
 
 
@@ -36,11 +36,12 @@ class SubsetSpace:
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         """Yield every member set, smaller ones first, then in alphabetical order."""
-        for added in self._added_sizes():
-            for extra in combinations(self.free, added):
-                members = tuple(sorted(self.include + extra))
-                if self._within_budget(members):
-                    yield members
+        for added in self.added_sizes:
+            limited = self._limited
+            every = (
+                limited.of_size(added) if limited else combinations(range(len(self.free)), added)
+            )
+            yield from map(self._members, every)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,36 +70,19 @@ class SubsetSpace:
         return member_mixture(members, self.units, self.weighting)
 
     def count(self) -> int:
-        """Return the number of member sets, exactly."""
-        if self.max_tokens is None:
-            return sum(math.comb(len(self.free), added) for added in self._added_sizes())
-        return sum(self._tally().values())
+        """Return the number of member sets; beyond 2^53 under a token limit, a near estimate."""
+        if self._limited is not None:
+            return self._limited.count
+        return sum(math.comb(len(self.free), added) for added in self.added_sizes)
 
     def total_tokens(self) -> int:
         """Return the trained tokens of all member sets together: the cost of the naive way."""
-        if self.max_tokens is not None:
-            return sum(tokens * number for tokens, number in self._tally().items())
+        always = self.count() * sum(self.tokens[name] for name in self.include)
+        if self._limited is not None:
+            return always + self._limited.total_cost
         # A free partition is in comb(n - 1, k - 1) of the sets that add k of n.
         n, free = len(self.free), sum(self.tokens[name] for name in self.free)
-        joined = sum(math.comb(n - 1, k - 1) for k in self._added_sizes() if k)
-        return self.count() * sum(self.tokens[name] for name in self.include) + joined * free
-
-    def _tally(self) -> dict[int, int]:
-        """Return how many sets within the limit have how many tokens (dynamic programming)."""
-        limit = self.max_tokens or 0
-        spent = sum(self.tokens[name] for name in self.include)
-        ways: dict[tuple[int, int], int] = {(0, spent): 1}
-        most = max(self._added_sizes(), default=0)
-        for name in self.free:
-            for (added, total), number in list(ways.items()):
-                bigger = (added + 1, total + self.tokens[name])
-                if bigger[1] <= limit and bigger[0] <= most:
-                    ways[bigger] = ways.get(bigger, 0) + number
-        tally: dict[int, int] = {}
-        for (added, total), number in ways.items():
-            if added in self._added_sizes() and total <= limit:
-                tally[total] = tally.get(total, 0) + number
-        return tally
+        return always + free * sum(math.comb(n - 1, k - 1) for k in self.added_sizes if k)
 
     def sample(self, rng: np.random.Generator) -> Mixture | None:
         """Return a mixture, uniform over the member sets; None when none was found."""
@@ -113,12 +97,13 @@ class SubsetSpace:
         with the smallest Euclidean distance is returned.
         """
         order = self._by_weight(weights)
+        cheapest = cheapest_sums([self.tokens[name] for name in order])
         held = tuple(n for n, w in zip(self.names, weights, strict=True) if w > 0)
         if self.legal(held) and self._distance(self.mixture(held), weights) < 1e-15:
             return self.mixture(held)
         best: tuple[float, Mixture] | None = None
-        for size in self._sizes():
-            members = self._first_legal(order, size)
+        for added in self.added_sizes:
+            members = self._first_legal(order, cheapest, len(self.include) + added)
             if members is None:
                 continue
             mixture = self.mixture(members)
@@ -172,50 +157,68 @@ class SubsetSpace:
         }
         return sorted(self.free, key=lambda name: (-per_share[name], name))
 
-    def _first_legal(self, order: list[str], size: int) -> tuple[str, ...] | None:
-        """Return the set of `size` partitions that takes from `order` what the limit allows."""
-        if self.max_tokens is None:
-            found = tuple(sorted([*self.include, *order[: size - len(self.include)]]))
-            return found if len(found) == size and self.legal(found) else None
-        members, rest = list(self.include), list(order)
-        while len(members) < size and rest:
-            name = rest.pop(0)
-            left = [self.tokens[other] for other in rest]
-            missing = size - len(members) - 1
-            tail = sorted(left)[:missing]
-            if len(tail) == missing and self._fits([*members, name], sum(tail)):
+    def _first_legal(
+        self, order: list[str], cheapest: list[list[int]], size: int
+    ) -> tuple[str, ...] | None:
+        """Return the set of `size` partitions that takes from `order` what the limit allows.
+
+        `cheapest[i][k]` are the tokens of the k smallest partitions of order[i:].
+        """
+        members, missing = list(self.include), size - len(self.include)
+        room = math.inf if self.max_tokens is None else self.max_tokens
+        room -= sum(self.tokens[name] for name in members)
+        for place, name in enumerate(order):
+            if not missing:
+                break
+            later = cheapest[place + 1]
+            if missing <= len(later) and self.tokens[name] + later[missing - 1] <= room:
                 members.append(name)
+                room -= self.tokens[name]
+                missing -= 1
         found = tuple(sorted(members))
-        return found if len(found) == size and self.legal(found) else None
-
-    def _fits(self, members: list[str], more: int) -> bool:
-        if self.max_tokens is None:
-            return True
-        return sum(self.tokens[name] for name in members) + more <= self.max_tokens
-
-    def _sizes(self) -> list[int]:
-        return [len(self.include) + added for added in self._added_sizes()]
+        return found if self.legal(found) else None
 
     def _sample(self, rng: np.random.Generator) -> tuple[str, ...] | None:
+        if self._limited is not None:
+            places = self._limited.draw(rng)
+            return None if places is None else self._members(places)
         sizes, shares = self._size_shares
-        for _ in range(REJECTION_TRIES):
-            added = sizes[int(rng.choice(len(sizes), p=shares))]
-            extra = rng.choice(len(self.free), size=added, replace=False)
-            members = tuple(sorted(self.include + tuple(self.free[i] for i in extra)))
-            if self._within_budget(members):
-                return members
-        return None
+        added = sizes[int(rng.choice(len(sizes), p=shares))]
+        return self._members(rng.choice(len(self.free), size=added, replace=False))
+
+    def _members(self, places: Iterable[int]) -> tuple[str, ...]:
+        """Return what every set has and the free partitions at `places`, sorted."""
+        return tuple(sorted([*self.include, *(self.free[place] for place in places)]))
+
+    @cached_property
+    def _limited(self) -> TokenLimit | None:
+        """Return the choice among the free partitions that the token limit leaves; None without."""
+        if self.max_tokens is None:
+            return None
+        added = self._added
+        return TokenLimit(
+            costs=tuple(self.tokens[name] for name in self.free),
+            limit=self.max_tokens - sum(self.tokens[name] for name in self.include),
+            least=added.start,
+            most=added.stop - 1,
+        )
 
     @cached_property
     def _size_shares(self) -> tuple[list[int], np.ndarray]:
         """Return how many partitions may be added, and the share of the sets that add so many."""
-        sizes = list(self._added_sizes())
+        sizes = list(self.added_sizes)
         chances = np.array([_log_comb(len(self.free), added) for added in sizes])
         shares = np.exp(chances - chances.max())
         return sizes, shares / shares.sum()
 
-    def _added_sizes(self) -> range:
+    @property
+    def added_sizes(self) -> range:
         """Return how many free partitions may join: at least one member in all."""
+        return self._added if self._limited is None else self._limited.sizes
+
+    @property
+    def _added(self) -> range:
+        """Return how many free partitions may join as far as the size limits say."""
         least = max(self.min_size - len(self.include), 0 if self.include else 1)
         return range(least, min(self.max_size - len(self.include), len(self.free)) + 1)
 
