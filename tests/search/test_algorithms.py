@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
-from ablate.search.algorithms import ALGORITHMS, SUBSETS_ONLY, Task, Value
+from ablate.search.algorithms import (
+    ALGORITHMS,
+    SIMPLEX_ONLY,
+    SUBSETS_ONLY,
+    Task,
+    Value,
+    lookahead_of,
+)
 from ablate.search.conversation import Conversation, Pause
+from ablate.search.predictors.pairwise import pairwise
 from ablate.search.spaces import Partitions, Space, SubsetSpace, make_space, subset_space
 from ablate.study import SpaceSettings
 
@@ -229,3 +237,27 @@ def test_a_draw_that_limits_lead_astray_is_none_and_the_nearest_is_still_legal()
     drawn = [made.sample(rng) for _ in range(50)]
     assert None in drawn and all(mixture in made for mixture in drawn if mixture)
     assert all(made.nearest(rng.dirichlet(np.ones(5))) in made for _ in range(50))
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@pytest.mark.parametrize("trials", [7, 500, 20_000])
+def test_how_many_are_open_at_once_is_known_without_building_the_search(
+    name: str, trials: int
+) -> None:
+    rules = SIMPLICES[0] if name in SIMPLEX_ONLY else SpaceSettings()
+    built = ALGORITHMS[name](task(rules, trials))
+    names = len(space(rules).names)
+    assert lookahead_of(name, trials, names) == min(trials, built.lookahead)
+
+
+def test_believed_scores_move_no_prediction_and_tell_less_than_none() -> None:
+    rng = np.random.default_rng(0)
+    rows, more, asked = (rng.dirichlet(np.ones(5), count) for count in (30, 6, 40))
+    losses = rows @ rng.normal(size=5) + 0.3 * (rows**2).sum(axis=1)
+    fit = pairwise(rows, losses, 0)
+    believing = fit.believing(more)
+    assert np.allclose(believing.predict(asked)[0], fit.predict(asked)[0], atol=1e-6)
+    assert (believing.predict(asked)[1] <= fit.predict(asked)[1] + 1e-12).all()
+    assert (believing.predict(more)[1] < fit.predict(more)[1]).all()
+    again = fit.refitted(rows, losses)
+    assert np.allclose(again.predict(asked), fit.predict(asked))

@@ -20,6 +20,7 @@ from ablate.search.spaces import Space, SubsetSpace
 TRIES = 12
 SMALLEST = 1e-9
 NEW_SAMPLES = 256
+TPE_OPEN = 4  # proposals that TPE may have open at once
 
 
 class ByOptuna:
@@ -126,7 +127,17 @@ def tpe(task: Task) -> ByOptuna:
     """
     first = min(20, max(2, task.trials // 4))
     sampler = optuna.samplers.TPESampler(seed=task.rng_seed, n_startup_trials=first)
-    return ByOptuna(task, sampler, lookahead=4, flags=True)
+    return ByOptuna(task, sampler, lookahead=TPE_OPEN, flags=True)
+
+
+def cma_population(partitions: int) -> int:
+    """Return the mixtures of one generation of CMA-ES, Hansen's default."""
+    return 4 + int(3 * np.log(max(2, partitions)))
+
+
+def nsga2_population(trials: int) -> int:
+    """Return the mixtures of one generation of NSGA-II."""
+    return max(4, min(50, trials // 5))
 
 
 def cma_es(task: Task) -> ByOptuna:
@@ -134,7 +145,7 @@ def cma_es(task: Task) -> ByOptuna:
 
     Source: Hansen, The CMA evolution strategy: a tutorial, arXiv 1604.00772.
     """
-    population = 4 + int(3 * np.log(max(2, len(task.space.names))))
+    population = cma_population(len(task.space.names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sampler = optuna.samplers.CmaEsSampler(seed=task.rng_seed, popsize=population)
@@ -157,7 +168,7 @@ def nsga2(task: Task) -> ByOptuna:
 
     Source: Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II, 2002.
     """
-    population = max(4, min(50, task.trials // 5))
+    population = nsga2_population(task.trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sampler = optuna.samplers.NSGAIISampler(seed=task.rng_seed, population_size=population)

@@ -19,12 +19,15 @@ GROW, SHRINK = 1.6, 0.35
 SMALLEST_STEP, LONGEST_STEP = 1e-3, 20.0
 REVIVED = 1e-3  # weight from which a partition that has none may grow again
 DRAWS = 64
+TRIALS_EACH, MOST_AT_ONCE = 50, 64  # one descent for so many trials; at most so many
 
 
 class Gradient:
-    """Descend from the ensemble's best mixture (or everything together), then from random ones."""
+    """Descents that take turns: from the ensemble's best mixture (or everything), and random ones.
 
-    lookahead = 1
+    A long search has several at once, so that a cluster has work; each waits for its own value only.
+    """
+
     wants_gradient = True
 
     def __init__(self, task: Task) -> None:
@@ -32,36 +35,70 @@ class Gradient:
         self._space = task.space
         self._rng = np.random.default_rng(task.rng_seed)
         even = np.full(len(task.space.names), 1 / len(task.space.names))
-        self._start: Mixture | None = task.ensemble_best or task.space.nearest(even)
+        self.lookahead = descents_at_once(task.trials)
+        self._descents = [_Descent(task.space) for _ in range(self.lookahead)]
+        self._descents[0].begin(task.ensemble_best or task.space.nearest(even))
         self._seen: set[str] = set()
-        self._best: tuple[Mixture, Value] | None = None
-        self._step = FIRST_STEP
+        self._asked: dict[str, _Descent] = {}
 
     def ask(self) -> Mixture | None:
-        """Return the next step's mixture, a new start when steps are too small to matter."""
-        if self._start is None:
-            stepped = self._stepped()
-            if stepped is not None:
-                self._seen.add(stepped.key())
-                return stepped
-            self._start, self._best, self._step = self._drawn(), None, FIRST_STEP
-        start, self._start = self._start, None
-        if start is not None:
-            self._seen.add(start.key())
-        return start
+        """Return the next step of the descent whose turn it is."""
+        for _ in range(len(self._descents)):
+            descent = self._descents.pop(0)
+            self._descents.append(descent)
+            if descent in self._asked.values():
+                continue
+            mixture = descent.step(self._seen)
+            if mixture is None:
+                descent.begin(self._drawn())
+                mixture = descent.step(self._seen)
+            if mixture is not None:
+                self._seen.add(mixture.key())
+                self._asked[mixture.key()] = descent
+                return mixture
+        return None
 
     def tell(self, mixture: Mixture, value: float | None) -> None:
         """Take a value with its gradient; a failed trial shortens the step."""
         known = isinstance(value, Value) and value.gradient is not None
-        if known and isinstance(value, Value) and (self._best is None or value < self._best[1]):
+        descent = self._asked.pop(mixture.key())
+        descent.take(mixture, value if known and isinstance(value, Value) else None)
+
+    def _drawn(self) -> Mixture | None:
+        for _ in range(DRAWS):
+            mixture = self._space.sample(self._rng)
+            if mixture is not None and mixture.key() not in self._seen:
+                return mixture
+        return None
+
+
+class _Descent:
+    """Steps downhill from one start until they are too small to matter."""
+
+    def __init__(self, space: SimplexSpace) -> None:
+        self._space = space
+        self.begin(None)
+
+    def begin(self, start: Mixture | None) -> None:
+        """Go on from `start`."""
+        self._start = start
+        self._best: tuple[Mixture, Value] | None = None
+        self._step = FIRST_STEP
+
+    def take(self, mixture: Mixture, value: Value | None) -> None:
+        """Take the value of a step: longer steps after a success, shorter ones otherwise."""
+        if value is not None and (self._best is None or value < self._best[1]):
             grown = self._step * (GROW if self._best is not None else 1.0)
             self._step = min(grown, LONGEST_STEP)
             self._best = (mixture, value)
         else:
             self._step *= SHRINK
 
-    def _stepped(self) -> Mixture | None:
-        """Return the next mixture downhill of the best, None when none is left to try."""
+    def step(self, seen: set[str]) -> Mixture | None:
+        """Return the start, then the next mixture downhill of the best; None when none is left."""
+        if self._start is not None:
+            start, self._start = self._start, None
+            return start
         while self._best is not None and self._step > SMALLEST_STEP:
             mixture, value = self._best
             slopes = value.gradient or {}
@@ -72,14 +109,12 @@ class Gradient:
             lift = np.exp(change - change.max())
             weights = np.maximum(vector(self._space, mixture), REVIVED) * lift
             found = self._space.nearest(weights / weights.sum())
-            if found.key() not in self._seen:
+            if found.key() not in seen:
                 return found
             self._step *= SHRINK
         return None
 
-    def _drawn(self) -> Mixture | None:
-        for _ in range(DRAWS):
-            mixture = self._space.sample(self._rng)
-            if mixture is not None and mixture.key() not in self._seen:
-                return mixture
-        return None
+
+def descents_at_once(trials: int) -> int:
+    """Return how many descents take turns in a search of so many trials."""
+    return max(1, min(MOST_AT_ONCE, trials // TRIALS_EACH))

@@ -95,6 +95,26 @@ class Process:
         variance = np.maximum(variances(z, self.hyper) - known, 0.0) + noise
         return self.centre + self.spread * mean, self.widening * self.spread * np.sqrt(variance)
 
+    def believing(self, weights: Array, covariates: Array | None = None) -> Process:
+        """Return the process after more scores [m] that are what it predicts of them.
+
+        Its predictions stay; their standard errors shrink around the new rows. So a batch is chosen
+        one by one before any of its scores is known (kriging believer: Ginsbourger, Le Riche and
+        Carraro, 2010).
+        """
+        with one_thread():
+            z = self.columns.of(weights, covariates)
+            scaled = self.factor @ (self.factor.T @ self.dual)
+            believed = covariance(z, self.rows, self.hyper) @ self.dual
+            return _conditioned(self, np.vstack([self.rows, z]), np.append(scaled, believed))
+
+    def refitted(self, weights: Array, losses: Array, covariates: Array | None = None) -> Process:
+        """Return the process of other rows, with the hyperparameters and scales of this one."""
+        raw, losses = checked_rows(weights, losses, covariates)
+        with one_thread():
+            rows = self.columns.of(raw[:, : self.columns.shape[0]], raw[:, self.columns.shape[0] :])
+            return _conditioned(self, rows, (losses - self.centre) / self.spread)
+
     def left_out(self) -> tuple[Array, Array]:
         """Return each row's loss [n] predicted from the other rows, and its stderr [n].
 
@@ -220,19 +240,25 @@ def _fitted(columns: Columns, raw: Array, losses: Array, start: Array, free: Arr
     scaled = (losses - centre) / spread
     kept = _spread_over_losses(losses)
     hyper, objective = _most_probable(rows[kept], scaled[kept], start, free)
-    total = covariance(rows, rows, hyper)
-    total[np.diag_indices_from(total)] += np.exp(hyper[NOISE]) + JITTER
-    factor = cholesky(total, lower=True)
-    return Process(
+    bare = Process(
         columns=columns,
         hyper=hyper,
-        rows=rows,
-        factor=factor,
-        dual=cho_solve((factor, True), scaled),
+        rows=rows[:0],
+        factor=np.empty((0, 0)),
+        dual=scaled[:0],
         centre=centre,
         spread=spread,
         objective=objective,
     )
+    return _conditioned(bare, rows, scaled)
+
+
+def _conditioned(process: Process, rows: Array, scaled: Array) -> Process:
+    """Return a process given rows [n, d] and scaled losses [n] in place of its own."""
+    total = covariance(rows, rows, process.hyper)
+    total[np.diag_indices_from(total)] += np.exp(process.hyper[NOISE]) + JITTER
+    factor = cholesky(total, lower=True)
+    return replace(process, rows=rows, factor=factor, dual=cho_solve((factor, True), scaled))
 
 
 def _most_probable(rows: Array, losses: Array, start: Array, free: Array) -> tuple[Array, float]:
