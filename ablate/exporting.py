@@ -80,7 +80,7 @@ def _candidate(standing: Standing, name: str) -> Candidate:
     units = standing.pool.units_of()
     head, _, rank = name.strip().partition(":")
     if name.strip() not in units and head == "best" and (not rank or rank.isdigit()):
-        board = standing.leaderboard(Journal(standing.workspace.journal))
+        board = standing.leaderboard(Journal(standing.workspace.journal), ensembles=False)
         return (board.ranked(int(rank)) if rank else board.best).candidate
     merge = standing.study.search.merge
     mixture = parse_mixture(name, known=list(units), units=units, weighting=merge.weighting)

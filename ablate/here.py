@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ablate.corpus import Corpus, read_corpus, read_domain
+from ablate.corpus import read_corpus
 from ablate.errors import RunError
-from ablate.evaluate.blocks import Domain
 from ablate.evaluate.gathering import gathered, unit_sample
 from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings, Slopes
 from ablate.evaluate.statistics import DomainScore
@@ -26,7 +25,7 @@ from ablate.search.ensemble import EnsembleProxy
 from ablate.search.journal import Journal, Scored
 from ablate.search.questions import Question, record
 from ablate.search.table import Trial
-from ablate.standing import Standing
+from ablate.standing import Standing, domains_of
 from ablate.workspace import Workspace
 
 
@@ -51,7 +50,7 @@ def answer_here(standing: Standing, question: Question, settings: ScorerSettings
                 unit.fingerprint: load_flat(root / unit.folder, scorer.layout, digest=unit.digest)
                 for unit in pool.units
             }
-            slopes = scorer.slopes(every, start, question.domains)
+            slopes = scorer.slopes(every, start, question.slopes)
     marks = standing.frame.domains
     return Scored(
         key=candidate.key,
@@ -122,10 +121,11 @@ def score_ensemble(standing: Standing, journal: Journal, mixture: Mixture) -> Tr
 def _ensemble_row(
     standing: Standing, journal: Journal, proxy: EnsembleProxy, mixture: Mixture
 ) -> Trial:
-    row = standing.ensemble_trial(journal, proxy, mixture)
-    if row is None:  # one unit: scored already
+    rows = standing.ensemble_trials(journal, proxy, [mixture])
+    if not rows:  # one unit: scored already
         unit = next(m for m in standing.pool.by_member if m[0] == mixture.partitions[0])
         return standing.trial(journal, unit_candidate(standing.pool, unit))
+    row = rows[0]
     if journal.missing(row.candidate.key, standing.frame.domains):
         scored = Scored(key=row.candidate.key, scores=_marked(standing, row))
         record(journal, standing.frame, row.candidate, scored)
@@ -144,15 +144,6 @@ def _proxy(standing: Standing) -> EnsembleProxy:
             "`ablate search`, which makes them"
         )
     return proxy
-
-
-def domains_of(corpus: Corpus, root: Path) -> list[Domain]:
-    """Return the evaluated tokens of every domain, by name."""
-    found = []
-    for name, info in sorted(corpus.domains.items()):
-        tokens, token_bytes = read_domain(root, info)
-        found.append(Domain(name=name, tokens=tokens, token_bytes=token_bytes))
-    return found
 
 
 @lru_cache(maxsize=1)

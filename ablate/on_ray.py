@@ -17,7 +17,6 @@ from ablate.cluster.statistics import with_statistics
 from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
 from ablate.evaluate.scorer import ScorerSettings
-from ablate.here import domains_of
 from ablate.merge import Statistics, merge_method
 from ablate.mixture import Mixture
 from ablate.models.layout import Layout, layout_of
@@ -27,7 +26,7 @@ from ablate.resources import Cluster
 from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE, Candidate, mixture_candidate
 from ablate.search.journal import Journal, Scored
 from ablate.search.questions import Questions
-from ablate.standing import Standing
+from ablate.standing import Standing, domains_of
 from ablate.study import MergeSettings, Study
 from ablate.train.job import TrainingJob
 from ablate.train.stages import is_complete

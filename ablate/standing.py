@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ablate.corpus import Corpus, read_corpus
+from ablate.corpus import Corpus, read_corpus, read_domain
 from ablate.errors import WorkspaceError
+from ablate.evaluate.blocks import Domain, scored_bytes
 from ablate.evaluate.statistics import group_sums
 from ablate.merge import code_mark
 from ablate.mixture import Mixture
@@ -61,6 +62,7 @@ class Standing:
     corpus: Corpus
     frame: Frame
     space: Space
+    _ensemble: list[EnsembleProxy] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
     def domains(self) -> dict[str, EvaluatedDomain]:
@@ -76,27 +78,39 @@ class Standing:
         return kept_likelihoods(self.workspace.root, self.pool, self.domains)
 
     def ensemble(self) -> EnsembleProxy | None:
-        """Return the ensemble of the pool's units, None before all of them are scored."""
-        return ensemble_proxy(self.pool, self.domains, self.kept())
+        """Return the ensemble of the pool's units, None before all of them are scored.
 
-    def ensemble_trial(
+        It is made once: what units think of the evaluated tokens does not change.
+        """
+        if not self._ensemble:
+            read = domains_of(self.corpus, self.workspace.root)
+            length = self.study.evaluation_length
+            sizes = {domain.name: int(scored_bytes(domain, length).sum()) for domain in read}
+            found = ensemble_proxy(self.pool, self.domains, sizes, self.kept())
+            self._ensemble.extend([] if found is None else [found])
+        return self._ensemble[0] if self._ensemble else None
+
+    def ensemble_trials(
         self,
         journal: Journal,
         proxy: EnsembleProxy,
-        mixture: Mixture,
+        mixtures: Sequence[Mixture],
         units: UnitLosses | None = None,
-    ) -> Trial | None:
-        """Return the row of a mixture's ensemble; None for a single unit, whose row is its own."""
-        candidate = mixture_candidate(self.pool, mixture, MergeSettings(method=ENSEMBLE))
-        if candidate.kind == "unit":
-            return None
-        unit = unit_candidate(self.pool, next(iter(self.pool.by_member)))
-        known = journal.get(unit.key).scores
-        text_bytes = {name: known[mark].bytes for name, mark in self.frame.domains.items()}
-        scores = proxy.scores(mixture, text_bytes)
-        marks = self.frame.domains
-        scored = Scored(key=candidate.key, scores={marks[n]: s for n, s in scores.items()})
-        return self._row(candidate, scored, units or self.unit_losses(journal))
+    ) -> list[Trial]:
+        """Return the rows of mixtures' ensembles; a single unit has none, its row is its own."""
+        ensemble = MergeSettings(method=ENSEMBLE)
+        asked = [mixture_candidate(self.pool, mixture, ensemble) for mixture in mixtures]
+        candidates = [candidate for candidate in asked if candidate.kind != "unit"]
+        marks, units = self.frame.domains, units or self.unit_losses(journal)
+        found = proxy.scores([one.mixture for one in candidates if one.mixture])
+        return [
+            self._row(
+                candidate,
+                Scored(key=candidate.key, scores={marks[n]: s for n, s in scores.items()}),
+                units,
+            )
+            for candidate, scores in zip(candidates, found, strict=True)
+        ]
 
     def trial(
         self, journal: Journal, candidate: Candidate, units: UnitLosses | None = None
@@ -117,11 +131,11 @@ class Standing:
             found[member] = {name: scores[m].loss for name, m in marks if m in scores}
         return found
 
-    def leaderboard(self, journal: Journal) -> Leaderboard:
+    def leaderboard(self, journal: Journal, *, ensembles: bool = True) -> Leaderboard:
         """Return every model of this pool that is scored on every domain, or failed.
 
         Where the units' token likelihoods are kept, every scored mixture has a row of its
-        ensemble too.
+        ensemble too; without `ensembles` only where predictions are made of them.
         """
         candidates = base_candidates(self.pool)
         codes = {one.method: code_mark(one.method) for one in self._own_merges}
@@ -130,11 +144,13 @@ class Standing:
         candidates += [candidate_of(job, run) for run, job in self.trained(journal)]
         units = self.unit_losses(journal)
         rows = [self.trial(journal, candidate, units) for candidate in candidates]
-        rows += self._ensembles(journal, [row.candidate for row in rows if not row.stopped], units)
+        if ensembles or (self.predictor is not None and ENSEMBLE in self.predictor.used):
+            whole = [row.candidate for row in rows if not row.stopped]
+            rows += self._ensembles(journal, whole, units)
         complete = len(self.frame.domains)
-        whole = [r for r in rows if r.error or r.stopped or len(r.scores) == complete]
+        kept = [r for r in rows if r.error or r.stopped or len(r.scores) == complete]
         return Leaderboard(
-            trials=tuple(sorted(self._with_predictions(whole), key=Trial.sort_key)),
+            trials=tuple(sorted(self._with_predictions(kept), key=Trial.sort_key)),
             domains=tuple(self.frame.domains),
             space=self.space,
             merges=self.merges,
@@ -182,7 +198,8 @@ class Standing:
             question=[
                 self.study.search.space.model_dump(mode="json"),
                 self.study.search.merge.model_dump(mode="json", exclude={"alternatives"}),
-                sorted(self.pool.units_of().items()),
+                self.pool.seed.fingerprint,
+                sorted(unit.fingerprint for unit in self.pool.units),
             ],
         )
 
@@ -248,13 +265,11 @@ class Standing:
         None where nothing is calibrated for it. A search is told these values, so that it compares
         mixtures of all sizes.
         """
-        found, proxy = self.predictor, self.ensemble()
-        there = {MERGE, MEAN, LOWEST} | ({ENSEMBLE} if proxy is not None else set())
-        if (
-            found is None
-            or not found.used <= there
-            or not set(self.frame.weights) <= set(found.fits)
-        ):
+        found = self.predictor
+        if found is None or not set(self.frame.weights) <= set(found.fits):
+            return None
+        proxy = self.ensemble() if ENSEMBLE in found.used else None
+        if not found.used <= {MERGE, MEAN, LOWEST} | ({ENSEMBLE} if proxy is not None else set()):
             return None
         units = self.unit_losses(journal)
         base = [self.trial(journal, one, units) for one in base_candidates(self.pool)]
@@ -262,8 +277,7 @@ class Standing:
         def value(candidate: Candidate) -> float:
             rows = [*base, self.trial(journal, candidate, units)]
             if proxy is not None and candidate.mixture is not None:
-                beside = self.ensemble_trial(journal, proxy, candidate.mixture, units)
-                rows += [] if beside is None else [beside]
+                rows += self.ensemble_trials(journal, proxy, [candidate.mixture], units)
             whole = self._with_predictions(rows)[len(base)].predicted_objective
             assert whole is not None
             return whole.loss
@@ -305,8 +319,17 @@ class Standing:
         proxy = self.ensemble()
         if proxy is None:
             return []
-        rows = [self.ensemble_trial(journal, proxy, one, units) for one in mixtures.values()]
-        return [row for row in rows if row is not None and row.candidate.key not in there]
+        rows = self.ensemble_trials(journal, proxy, list(mixtures.values()), units)
+        return [row for row in rows if row.candidate.key not in there]
+
+
+def domains_of(corpus: Corpus, root: Path) -> list[Domain]:
+    """Return the evaluated tokens of every domain, by name."""
+    found = []
+    for name, info in sorted(corpus.domains.items()):
+        tokens, token_bytes = read_domain(root, info)
+        found.append(Domain(name=name, tokens=tokens, token_bytes=token_bytes))
+    return found
 
 
 def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = None) -> Standing:

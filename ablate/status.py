@@ -58,7 +58,9 @@ def status(study: Study) -> Status:
         done = sum(is_complete(job.path, job) for job in jobs) + imported
     trials, mixtures, trained, failed, validated = 0, 0, 0, 0, False
     if corpus is not None and pool is not None:
-        board = standing_of(study, workspace, pool).leaderboard(Journal(workspace.journal))
+        board = standing_of(study, workspace, pool).leaderboard(
+            Journal(workspace.journal), ensembles=False
+        )
         trials, mixtures, failed = len(board.trials), len(board.mixtures), len(board.failed)
         trained, validated = len(board.trained), board.is_calibrated
     return Status(

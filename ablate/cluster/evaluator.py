@@ -148,7 +148,7 @@ def _score(config: dict[str, Any], desk: Desk) -> dict[str, Any]:
         _keep_tokens(result, config["identities"][0], desk)
     slopes = {}
     if config["slopes"]:
-        slopes = scorer.slopes(desk.store.units(), desk.store.seed(), config["domains"])
+        slopes = scorer.slopes(desk.store.units(), desk.store.seed(), config["slopes"])
     return {
         **_scores(result.scores),
         "slopes": slopes,

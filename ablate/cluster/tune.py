@@ -162,7 +162,7 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
             "options": dict(candidate.options),
             "domains": list(question.domains),
             "keep_tokens": question.keep_tokens,
-            "slopes": question.slopes,
+            "slopes": list(question.slopes),
             "raced": question.ticket is not None,
             "halvings": self._halvings[candidate.key],
         }

@@ -16,7 +16,7 @@ import torch
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.device import evaluation_dtype, pick_device
 from ablate.evaluate.likelihood import Evaluator
-from ablate.evaluate.slope import Slope, product
+from ablate.evaluate.slope import Slope, products
 from ablate.evaluate.statistics import DomainScore
 from ablate.merge import (
     MergeInputs,
@@ -30,7 +30,8 @@ from ablate.merge import (
 from ablate.models.layout import Layout, bind, layout_of
 from ablate.models.load import load_model
 
-PREPARED_KEPT = 256  # members for which what a method prepares is kept
+PREPARED_BYTES = 2 << 30  # of what a method prepares of members, kept between merges
+GRADIENT_BYTES = 1 << 30  # of gradients held at once, so that units are read once for all of them
 
 Slopes = dict[str, dict[str, float]]
 
@@ -147,48 +148,62 @@ class Scorer:
 
         `units` and `seed` are flat vectors; the live model is the merge made last.
         """
-        if self._slope is None:
-            self._slope = Slope(self._model, self.layout, self._flat)
+        at_once = min(len(domains), max(1, GRADIENT_BYTES // self._flat.nbytes))
+        if self._slope is None or len(self._slope.gradients) < at_once:
+            self._slope = Slope(self._model, self.layout, self._flat, at_once)
         found: Slopes = {}
-        for name in domains:
-            gradient, tokens = self._gradient(self._slope, name)
-            start = read_only(seed)
-            found[name] = {
-                unit: product(gradient, read_only(vector), start) / tokens
-                for unit, vector in units.items()
-            }
+        members, start = [read_only(vector) for vector in units.values()], read_only(seed)
+        for first in range(0, len(domains), at_once):
+            names = domains[first : first + at_once]
+            tokens = [self._gradient(self._slope, name, i) for i, name in enumerate(names)]
+            along = products(self._slope.gradients[: len(names)], members, start)
+            along /= torch.tensor(tokens, dtype=torch.float64)
+            for name, column in zip(names, along.T.tolist(), strict=True):
+                found[name] = dict(zip(units, column, strict=True))
         return found
 
-    def _gradient(self, slope: Slope, domain: str) -> tuple[torch.Tensor, int]:
-        """Return d(summed nats of a domain)/d(parameters), and its scored tokens."""
+    def _gradient(self, slope: Slope, domain: str, place: int) -> int:
+        """Make d(summed nats of a domain)/d(parameters); return the domain's scored tokens."""
         while True:
             batches = self._evaluator.batches(domain)
             try:
-                gradient = slope.of_loss(batches)
+                slope.of_loss(batches, place)
             except RuntimeError as error:
                 self._evaluator.halve(batches[0].shape[1], error)
             else:
-                return gradient, sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
+                return sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
 
     def _with_prepared(self, method: Method, merge: Merge, inputs: MergeInputs) -> MergeInputs:
         """Return the inputs with what the method prepares of each member, kept for next time."""
         if method.prepare is None:
             return inputs
         options = tuple(sorted(prepare_options(method, merge.options).items()))
-        prepared = []
+        prepared: list[Any] = []
         for place, identity in enumerate(merge.identities):
             key = (merge.method, identity, options)
             if key not in self._prepared:
                 self._prepared[key] = prepare_member(method, inputs, place, options=merge.options)
             self._prepared.move_to_end(key)
             prepared.append(self._prepared[key])
-        while len(self._prepared) > max(PREPARED_KEPT, len(prepared)):
+            if _bytes_of(prepared[0]) * len(merge.identities) > PREPARED_BYTES:
+                self._prepared.clear()
+                return inputs  # the method makes them one by one, and keeps none
+        while _bytes_of(list(self._prepared.values())) > PREPARED_BYTES:
             self._prepared.popitem(last=False)
         return MergeInputs(**{**vars(inputs), "prepared": prepared})
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _bytes_of(prepared: Any) -> int:
+    """Return the bytes of the tensors and arrays in what a method prepared."""
+    if isinstance(prepared, Mapping):
+        return sum(map(_bytes_of, prepared.values()))
+    if isinstance(prepared, list | tuple):
+        return sum(map(_bytes_of, prepared))
+    return int(getattr(prepared, "nbytes", 0))
 
 
 def merge_inputs(merge: Merge, layout: Layout) -> MergeInputs:

@@ -30,6 +30,7 @@ from ablate.search.spaces import SimplexSpace, Space
 from ablate.stores import fetched
 
 TOLERANCE = 1e-6  # nats: of the best mixture on the simplex
+BATCH = 1 << 10  # mixtures scored together: tokens are read once for all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +49,14 @@ class EvaluatedDomain:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EnsembleProxy:
-    """A pool's ensemble, its columns the partitions in `names`."""
+    """A pool's ensemble, its columns the partitions in `names`.
+
+    `text_bytes[domain]` are the UTF-8 bytes of the scored tokens.
+    """
 
     names: tuple[str, ...]
     domains: Mapping[str, EvaluatedDomain]
+    text_bytes: Mapping[str, int]
     values: Ensemble
 
     def objective(
@@ -61,16 +66,20 @@ class EnsembleProxy:
         found = losses(self.values, self._columns(names, weights))
         return np.asarray(found @ self._over_domains(objective))
 
-    def scores(self, mixture: Mixture, text_bytes: Mapping[str, int]) -> dict[str, DomainScore]:
-        """Return the scores of a mixture by domain; `text_bytes[domain]` are the scored bytes."""
-        shares = dict(mixture.weights)
-        row = np.array([[shares.get(name, 0.0) for name in self.names]])
-        found = {}
+    def scores(self, mixtures: Sequence[Mixture]) -> list[dict[str, DomainScore]]:
+        """Return the scores of every mixture, by domain."""
+        found: list[dict[str, DomainScore]] = [{} for _ in mixtures]
+        shares = [dict(mixture.weights) for mixture in mixtures]
+        rows = np.array([[share.get(name, 0.0) for name in self.names] for share in shares])
         for block in {domain.length - 1 for domain in self.domains.values()}:
-            for name, nats in group_losses(self.values, row, block).items():
-                if self.domains[name].length - 1 == block:
+            for first in range(0, len(mixtures), BATCH):
+                summed = group_losses(self.values, rows[first : first + BATCH], block)
+                for name, nats in summed.items():
+                    if self.domains[name].length - 1 != block:
+                        continue
                     windows = self.domains[name].windows
-                    found[name] = domain_score(nats[0], windows, text_bytes[name])
+                    for scores, one in zip(found[first:], nats, strict=False):
+                        scores[name] = domain_score(one, windows, self.text_bytes[name])
         return found
 
     def best(self, space: Space, objective: Mapping[str, float]) -> tuple[Mixture, float]:
@@ -135,6 +144,7 @@ def kept_likelihoods(
 def ensemble_proxy(
     pool: ModelPool,
     domains: Mapping[str, EvaluatedDomain],
+    text_bytes: Mapping[str, int],
     kept: Mapping[tuple[str, str], np.ndarray],
 ) -> EnsembleProxy | None:
     """Return the pool's ensemble, None when a unit's likelihoods are missing."""
@@ -149,4 +159,4 @@ def ensemble_proxy(
     names = tuple(pool.units_of())
     groups = np.array([names.index(unit.partition) for unit in pool.units])
     values = by_partition(build_ensemble(nats, labels), groups, names)
-    return EnsembleProxy(names=names, domains=dict(domains), values=values)
+    return EnsembleProxy(names=names, domains=domains, text_bytes=text_bytes, values=values)

@@ -32,14 +32,14 @@ class Question:
     """One candidate and the domains on which it is to be run.
 
     `keep_tokens` asks for the nats of every token to be kept (units: the ensemble proxy is made of
-    them), `slopes` for the derivative of each loss along every unit. With a `ticket` it may be
+    them); `slopes` are the domains whose loss's derivative along every unit is asked for. With a `ticket` it may be
     stopped by the race.
     """
 
     candidate: Candidate
     domains: tuple[str, ...]
     keep_tokens: bool = False
-    slopes: bool = False
+    slopes: tuple[str, ...] = ()
     ticket: Ticket | None = None
 
 
@@ -265,7 +265,7 @@ class Questions:
             candidate=candidate,
             domains=asked,
             keep_tokens=candidate.kind == "unit" and self._kept is not None,
-            slopes=bool(flat),
+            slopes=tuple(name for name in self._frame.domains if name in flat),
             ticket=racer.ticket(mixture) if racer and mixture else None,
         )
 

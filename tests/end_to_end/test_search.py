@@ -188,7 +188,7 @@ def test_proportions_are_searched_by_their_slopes(ran: Path) -> None:
     assert all(0.2 <= dict(r.candidate.mixture.weights)["python"] <= 0.5 for r in proposed)  # type: ignore[union-attr]
     standing = standing_of(asked, asked.open_workspace())
     candidate = next(r.candidate for r in proposed if r.candidate.kind == "proxy")
-    question = Question(candidate=candidate, domains=("reference",), slopes=True)
+    question = Question(candidate=candidate, domains=("reference",), slopes=("reference",))
     here = answer_here(standing, question, scorer_settings(standing, CLUSTER))
     known = Journal(standing.workspace.journal).get(candidate.key)
     mark = standing.frame.domains["reference"]

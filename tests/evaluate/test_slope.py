@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.likelihood import Evaluator
-from ablate.evaluate.slope import Slope, product
+from ablate.evaluate.slope import Slope, products
 from ablate.models.layout import bind, flatten, layout_of
 
 LLAMA = LlamaConfig(
@@ -48,13 +48,17 @@ def test_slopes_are_derivatives_and_the_model_is_left_as_it_was(kind: str) -> No
     before = loss(weights)
     batches = evaluator.batches("x")
     scored = sum(batch.shape[0] * (batch.shape[1] - 1) for batch in batches)
-    slope = Slope(model, layout, flat)
-    gradient = slope.of_loss(batches)
-    slopes = [product(gradient, unit, seed) / scored for unit in units]
+    slope = Slope(model, layout, flat, at_once=2)
+    slope.of_loss(evaluator.batches("y"), 0)
+    slope.of_loss(batches, 1)
+    along = products(slope.gradients, units, seed)
+    slopes = along[:, 1] / scored
+    alone = products(slope.gradients[:1], units[1:2], seed)
+    assert along[1, 0] == pytest.approx(float(alone[0, 0]), rel=1e-5, abs=1e-7)
     assert evaluator.score(["x"])["x"].loss == before
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     for place in range(3):
         step = np.zeros(3)
         step[place] = 0.02
         expected = (loss(weights + step) - loss(weights - step)) / 0.04
-        assert slopes[place] == pytest.approx(expected, rel=0.02, abs=2e-4)
+        assert float(slopes[place]) == pytest.approx(expected, rel=0.02, abs=2e-4)
