@@ -1,7 +1,8 @@
 """Training and trials as they go on, sent to the trackers that the cluster file names.
 
 A thread sends, so that no stage waits for a tracker. One that fails after its run was opened is
-left out with a note; the study goes on.
+left out with a note; the study goes on. On an object store the steps of a model come when its
+worker keeps its log there: with its resume states, and at its end.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ablate.cluster.session import scratch_folder
 from ablate.cluster.trackers import Row, Subject, Tracker, in_short, open_trackers
+from ablate.errors import AblateError
 from ablate.progress import heard_by, note
 from ablate.resources import Cluster
+from ablate.stores import Following, is_mirrored
 from ablate.study import Study, to_yaml
-from ablate.train.step_tail import StepTail
+from ablate.train.step_tail import PREFIX, StepTail
 from ablate.workspace import Workspace, slug
 
 SEND_SECONDS = 3.0
 END_SECONDS = 120.0
+
+Steps = dict[str, list[dict[str, Any]]]
 
 
 @contextmanager
@@ -38,18 +44,35 @@ def tracked(study: Study, workspace: Workspace, cluster: Cluster, verb: str) -> 
     if not trackers:
         yield
         return
-    feed = Feed(trackers, StepTail(workspace.logs))
-    feed.start()
-    outcome = "failed"
-    try:
-        with heard_by(feed):
-            yield
-        outcome = "done"
-    except KeyboardInterrupt:
-        outcome = "stopped"
-        raise
-    finally:
-        feed.end(outcome)
+    with _new_steps(workspace, cluster) as new_steps:
+        feed = Feed(trackers, new_steps)
+        feed.start()
+        outcome = "failed"
+        try:
+            with heard_by(feed):
+                yield
+            outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "stopped"
+            raise
+        finally:
+            feed.end(outcome)
+
+
+@contextmanager
+def _new_steps(workspace: Workspace, cluster: Cluster) -> Iterator[Callable[[], Steps]]:
+    """Yield what returns the steps that are new since it was asked, by run."""
+    if not is_mirrored(workspace.root):
+        yield StepTail(workspace.logs).new
+        return
+    with scratch_folder(cluster) as folder:
+        logs, tail = Following(workspace.root, "logs", PREFIX, folder), StepTail(folder)
+
+        def new() -> Steps:
+            logs.bring()
+            return tail.new()
+
+        yield new
 
 
 def parameters_of(study: Study) -> dict[str, str]:
@@ -70,10 +93,10 @@ def parameters_of(study: Study) -> dict[str, str]:
 class Feed:
     """A listener whose thread sends trials and new steps to trackers."""
 
-    def __init__(self, trackers: Mapping[str, Tracker], tail: StepTail) -> None:
+    def __init__(self, trackers: Mapping[str, Tracker], new_steps: Callable[[], Steps]) -> None:
         self._opened = trackers
         self._trackers = dict(trackers)
-        self._tail = tail
+        self._new_steps = new_steps
         self._heard: queue.SimpleQueue[Row] = queue.SimpleQueue()
         self._rows: list[Row] = []
         self._number = 0
@@ -141,8 +164,8 @@ class Feed:
         if rows:
             self._each(lambda tracker: tracker.trials(rows))
         try:
-            steps = self._tail.new()
-        except OSError as error:
+            steps = self._new_steps()
+        except (OSError, AblateError) as error:
             note(f"tracking: a step log cannot be read ({error}); tried again")
             return
         for run, records in steps.items():

@@ -1,6 +1,7 @@
 """Workspaces on object stores: a store's objects, their mirror on each node, one driver."""
 
 from ablate.stores.driver import driving
+from ablate.stores.following import Following
 from ablate.stores.mirror import (
     JOURNAL,
     entries,
@@ -22,7 +23,7 @@ from ablate.stores.mirror import (
 from ablate.stores.objects import TEMPORARY_PREFIX
 
 __all__ = [
-    "JOURNAL", "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here", "is_mirrored",
-    "is_vouched", "kept", "location", "machine_mark", "may_write", "named", "open_mirror", "pull", "settled",
-    "stored_bytes",
+    "Following", "JOURNAL", "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here",
+    "is_mirrored", "is_vouched", "kept", "location", "machine_mark", "may_write", "named",
+    "open_mirror", "pull", "settled", "stored_bytes",
 ]  # fmt: skip

@@ -26,7 +26,9 @@ from ablate.errors import AblateError, RunError, WorkspaceError
 from ablate.stores.mirror import (
     DRIVERS,
     JOURNAL,
+    bring_records,
     is_mirrored,
+    keep_records,
     location,
     machine_mark,
     pull,
@@ -36,8 +38,8 @@ from ablate.stores.mirror import (
 from ablate.stores.objects import Objects, objects_at
 
 LEASE_SECONDS, RENEW_SECONDS = 60, 15.0
-JOURNAL_SECONDS = 2.0
-JOURNAL_SHARE = 0.1  # of the time goes to writing the journal again, at most
+JOURNAL_SECONDS, RECORD_SECONDS = 2.0, 15.0
+WRITING_SHARE = 0.1  # of the time goes to writing the journal again, at most, and so of the logs
 TICK_SECONDS = 0.5
 TRIES = 5
 # Unlike CLOCK_MONOTONIC it goes on while a machine sleeps.
@@ -48,8 +50,9 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def driving(root: Path) -> Iterator[None]:
     """Hold the store of a mirror for this driver, its state up to date at entry; a folder as it is.
 
-    Meanwhile the journal is written to the store at most every JOURNAL_SECONDS, or less often where
-    that takes long, and at the end. Raises WorkspaceError when another driver holds it.
+    Meanwhile the journal is written to the store at most every JOURNAL_SECONDS, and the logs of
+    stages every RECORD_SECONDS, or less often where that takes long; both at the end, and then
+    the trackers' files. Raises WorkspaceError when another driver holds it.
     """
     if not is_mirrored(root):
         yield
@@ -60,6 +63,7 @@ def driving(root: Path) -> Iterator[None]:
     try:
         pull(root, alone=True)
         sweep(root)
+        bring_records(root)
         keeper = _Keeper(root, objects, lease)
         watched[root] = keeper.check
         keeper.start()
@@ -152,16 +156,17 @@ class _Lease:
 
 
 class _Keeper:
-    """A thread that renews the lease and writes the journal to the store."""
+    """A thread that renews the lease and writes journal and logs to the store."""
 
     def __init__(self, root: Path, objects: Objects, lease: _Lease) -> None:
-        self._file, self._objects, self._lease = root / JOURNAL, objects, lease
+        self._root, self._objects, self._lease = root, objects, lease
+        self._file = root / JOURNAL
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._lock = threading.Lock()
         self._problem: AblateError | None = None
         self._written = len(objects.read(JOURNAL) or b"")
-        self._due = 0.0
+        self._due = self._logs_due = 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -175,11 +180,13 @@ class _Keeper:
             raise self._problem
 
     def end(self) -> None:
-        """Write the rest of the journal and stop."""
+        """Write the rest of the journal, logs and trackers' files, and stop."""
         self._stop.set()
         self._thread.join()
         if self._problem is None:
             self._try(self._write_journal)
+        if self._problem is None:
+            self._try(lambda: keep_records(self._root, "logs", "tracking"))
 
     def _work(self) -> None:
         while self._problem is None and not self._stop.wait(TICK_SECONDS):
@@ -188,6 +195,8 @@ class _Keeper:
                     self._try(self._lease.renew)
             if self._problem is None and time.monotonic() >= self._due:
                 self._try(self._write_journal)
+            if self._problem is None and time.monotonic() >= self._logs_due:
+                self._try(self._write_logs)
 
     def _try(self, action: Any) -> None:
         try:
@@ -203,8 +212,18 @@ class _Keeper:
         whole = data[: data.rfind(b"\n") + 1]
         self._objects.write(JOURNAL, whole)
         self._written = len(data)
-        spent = time.monotonic() - started
-        self._due = time.monotonic() + max(JOURNAL_SECONDS, spent / JOURNAL_SHARE)
+        self._due = _next(started, JOURNAL_SECONDS)
+
+    def _write_logs(self) -> None:
+        started = time.monotonic()
+        keep_records(self._root, "logs")
+        self._logs_due = _next(started, RECORD_SECONDS)
+
+
+def _next(started: float, least: float) -> float:
+    """Return when to write again what took from `started` until now."""
+    now = time.monotonic()
+    return now + max(least, (now - started) / WRITING_SHARE)
 
 
 def _body(data: bytes | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ digest as in any workspace: a mirror never makes a wrong number.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -38,7 +39,10 @@ AT_ONCE = 8
 LONGEST_NAME = 250  # bytes that a disk allows in one name
 
 # What a driver need not have: it is read where it is used, by `fetched`.
-LATER = ("likelihoods/", "statistics/", "logs/", f"{DRIVERS}/")
+LATER = ("likelihoods/", "statistics/", "logs/", "tracking/", f"{DRIVERS}/")
+# What only a driver writes, in place, and no number depends on: logs of stages, files of trackers.
+RECORDS = ("logs/", "tracking/")
+STEP_LOGS = "logs/train-"  # written by workers: none of them
 LATER_KINDS = (".safetensors", ".arrow")
 
 _listings: dict[Path, dict[str, Stat]] = {}
@@ -141,7 +145,7 @@ def forget(path: Path) -> None:
         return
     place.objects.delete(place.name)
     listing = _listings.get(place.root, {})
-    for name in [name for name in listing if _is_below(name, place.name)]:
+    for name in [name for name in list(listing) if _is_below(name, place.name)]:
         del listing[name]
 
 
@@ -198,7 +202,8 @@ def stored_bytes(folder: Path) -> int | None:
     if place is None:
         return None
     listing = _listings.get(place.root, {})
-    return sum(stat.bytes for name, stat in listing.items() if _is_below(name, place.name))
+    stats = list(listing.items())  # a driver's thread adds to it
+    return sum(stat.bytes for name, stat in stats if _is_below(name, place.name))
 
 
 def pull(root: Path, *, alone: bool) -> None:
@@ -229,6 +234,28 @@ def settled(root: Path) -> Iterator[None]:
         yield
 
 
+def bring_records(root: Path) -> None:
+    """Fetch the driver's logs and its trackers' files, but for those that are younger here.
+
+    These were not kept before a crash.
+    """
+    place = _require(root)
+    stored = {name: stat for name, stat in _listings[root].items() if _is_record(name)}
+    _download(place, {n: stat for n, stat in stored.items() if not _is_younger(place, n, stat)})
+
+
+def keep_records(root: Path, *folders: str) -> None:
+    """Write those files to the store as far as they changed; logs may grow meanwhile."""
+    place, listing = _require(root), _listings[root]
+    for file in (file for folder in folders for file in _files(root / folder)):
+        name = str(file.relative_to(root))
+        known = listing.get(name)
+        changed = known is None or not _is_current(place, name, known)
+        if changed and _is_record(name) and not file.is_symlink():
+            with contextlib.suppress(FileNotFoundError):  # a log that was renamed meanwhile
+                _upload(place, [file])
+
+
 def sweep(root: Path) -> None:
     """Delete what runs that were killed left in the store under temporary names."""
     for name in sorted({_temporary_part(name) for name in _listings[root]} - {""}):
@@ -249,6 +276,10 @@ def _is_state(name: str) -> bool:
     hidden = any(part.startswith(".") for part in name.split("/"))
     later = name.startswith(LATER) or name.endswith(LATER_KINDS)
     return not (hidden or later or name == JOURNAL)
+
+
+def _is_record(name: str) -> bool:
+    return name.startswith(RECORDS) and not name.startswith(STEP_LOGS)
 
 
 def _is_temporary(name: str) -> bool:
@@ -316,11 +347,15 @@ def _lock_of(place: _Place) -> Path:
 
 
 def _remove_others(path: Path, wanted: Mapping[str, Stat], root: Path) -> None:
-    """Remove files of the mirror, at or below `path`, that are no objects; temporary ones stay."""
+    """Remove files of the mirror, at or below `path`, that are no objects.
+
+    Temporary ones stay, and what a driver writes in place, which may not be kept yet.
+    """
     for file in _files(path):
         name = str(file.relative_to(root))
-        own = name.startswith(".") and "/" not in name  # locks of this machine
-        if name not in wanted and name != JOURNAL and not own and not _is_temporary(name):
+        lock = name.startswith(".") and "/" not in name  # of this machine
+        stays = name == JOURNAL or lock or _is_record(name) or _is_temporary(name)
+        if name not in wanted and not stays:
             file.unlink(missing_ok=True)
     for folder in sorted((p for p in (path, *path.rglob("*")) if p.is_dir()), reverse=True):
         empty = folder != root and not any(folder.iterdir())
@@ -350,6 +385,11 @@ def _is_current(place: _Place, name: str, stat: Stat) -> bool:
         return False
     found = file.stat()
     return (found.st_size, found.st_mtime_ns) == (stat.bytes, stat.second * 10**9)
+
+
+def _is_younger(place: _Place, name: str, stat: Stat) -> bool:
+    file = place.root / name
+    return file.is_file() and file.stat().st_mtime_ns > stat.second * 10**9
 
 
 def _upload(place: _Place, files: Iterable[Path]) -> None:

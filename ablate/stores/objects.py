@@ -138,16 +138,18 @@ class Objects:
         return self._written(name, len(data))
 
     def upload(self, file: Path, name: str) -> Stat:
-        """Write a file as an object and return its stat."""
+        """Write a file, as long as it is now, as an object and return its stat."""
 
-        def upload() -> None:
+        def upload() -> int:
+            sent = 0
             with file.open("rb") as source, self._files.open_output_stream(path) as stream:
                 while piece := source.read(CHUNK):
                     stream.write(piece)
+                    sent += len(piece)
+            return sent
 
         path = self._path(name)
-        self._tried(upload)
-        return self._written(name, file.stat().st_size)
+        return self._written(name, self._tried(upload))
 
     def download(self, name: str, file: Path) -> None:
         """Write an object to a file, whole or not at all.
