@@ -105,11 +105,14 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        if any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
+            temporary.replace(path)
+            return
+        with mirror.settled(path):
+            temporary.replace(path)
+            mirror.kept(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if not any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
-        mirror.kept(path)
 
 
 def _make_folder(folder: Path) -> None:
@@ -186,24 +189,26 @@ def publish_folder(temporary: Path, final: Path, *, last: str | None = None) -> 
 
     On an object store, where nothing is renamed, its file named `last` says that it is complete.
     """
-    mirror.forget(final)
-    if final.exists():
-        old = final.parent / f"{TEMPORARY_PREFIX}old-{secrets.token_hex(6)}"
-        final.replace(old)
-        temporary.replace(final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.replace(final)
+    with mirror.settled(final):
+        mirror.forget(final)
+        if final.exists():
+            old = final.parent / f"{TEMPORARY_PREFIX}old-{secrets.token_hex(6)}"
+            final.replace(old)
+            temporary.replace(final)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.replace(final)
     mirror.kept(final, last=last)
 
 
 def remove(path: Path) -> None:
     """Delete a file, or a folder with all that is in it."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-    mirror.forget(path)
+    with mirror.settled(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        mirror.forget(path)
 
 
 class Workspace:

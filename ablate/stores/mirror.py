@@ -225,12 +225,17 @@ def pull(root: Path, *, alone: bool) -> None:
 
 
 @contextmanager
-def settled(root: Path) -> Iterator[None]:
-    """Hold off other processes of this machine that would bring the same mirror up to date."""
-    if not is_mirrored(root):
+def settled(path: Path) -> Iterator[None]:
+    """Hold off other processes of this machine that would bring the driver's mirror up to date.
+
+    Between a change of a file in it and that of its object they would put the old one back.
+    Nothing is held for other paths.
+    """
+    place = _place(path)
+    if place is None or place.root not in _listings:
         yield
         return
-    with locked(root / PULL_LOCK):
+    with locked(place.root / PULL_LOCK):
         yield
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,43 @@ def test_the_journal_is_the_stores_or_goes_on_from_it(
 def test_import_ablate_does_not_load_pyarrow() -> None:
     code = "import sys, ablate.workspace; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
+
+
+@pytest.mark.parametrize("how", ["written", "published", "removed"])
+def test_who_looks_on_puts_no_old_file_back(
+    how: str, uri: str, machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = machines[0].use(drives=uri)
+    assert root is not None
+    file = root / "models/a/training.json"
+    looks: list[threading.Thread] = []
+
+    def looked_at(act: Callable[..., object]) -> Callable[..., object]:
+        """Let another one bring the mirror up to date before the store knows what is done."""
+
+        def acted(*given: object) -> object:
+            looks.append(threading.Thread(target=lambda: Workspace.open(uri).refresh()))
+            looks[-1].start()
+            looks[-1].join(1)
+            return act(*given)
+
+        return acted
+
+    with Workspace.open(uri).lock():
+        write_atomic(file, b"old")
+        monkeypatch.setattr(Objects, "upload", looked_at(Objects.upload))
+        monkeypatch.setattr(Objects, "delete", looked_at(Objects.delete))
+        if how == "written":
+            write_atomic(file, b"new")
+        elif how == "published":
+            with temporary_folder(root / "models") as folder:
+                write_atomic(folder / "training.json", b"new")
+                publish_folder(folder, root / "models/a", last="training.json")
+        else:
+            remove(root / "models/a")
+        for look in looks:
+            look.join()
+        assert (file.read_bytes() if file.exists() else None) == (
+            None if how == "removed" else b"new"
+        )
+    assert Objects(uri).read("models/a/training.json") == (None if how == "removed" else b"new")
