@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError, WorkspaceError
-from ablate.stores import JOURNAL, TEMPORARY_PREFIX, driving, mirror
+from ablate.stores import JOURNAL, TEMPORARY_PREFIX, driving, mirror, take_lock
 
 SCHEMA_VERSION = 1
 FINGERPRINT_DIGITS = 12
@@ -324,20 +324,12 @@ def _lock(root: Path) -> Iterator[None]:
 
 def _is_free(root: Path) -> bool:
     """Return whether no driver of this machine, this process included, is at work in a mirror."""
-    import fcntl
-
     with (root / LOCK).open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return take_lock(stream, root / LOCK, wait=False)
 
 
 @contextmanager
 def _held(root: Path) -> Iterator[None]:
-    import fcntl
-
     try:
         root.mkdir(parents=True, exist_ok=True)
         # Never through a link, and never waiting for a pipe.
@@ -349,16 +341,14 @@ def _held(root: Path) -> Iterator[None]:
             "another one"
         ) from error
     with stream:
-        try:
-            with mirror.settled(root):
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
+        with mirror.settled(root):
+            free = take_lock(stream, root / LOCK, wait=False)
+        stream.seek(0)
+        if not free:
             raise WorkspaceError(
                 f"a workspace must have one driver at a time: {root} is in use by process "
                 f"{stream.read().strip() or 'unknown'}; wait for it, or stop it"
-            ) from error
-        stream.seek(0)
+            )
         stream.truncate()
         stream.write(str(os.getpid()))
         stream.flush()

@@ -20,10 +20,10 @@ from ablate.stores.mirror import (
     settled,
     stored_bytes,
 )
-from ablate.stores.objects import TEMPORARY_PREFIX
+from ablate.stores.objects import TEMPORARY_PREFIX, take_lock
 
 __all__ = [
     "Following", "JOURNAL", "TEMPORARY_PREFIX", "driving", "entries", "fetched", "forget", "here",
     "is_mirrored", "is_vouched", "kept", "location", "machine_mark", "may_write", "named",
-    "open_mirror", "pull", "settled", "stored_bytes",
+    "open_mirror", "pull", "settled", "stored_bytes", "take_lock",
 ]  # fmt: skip

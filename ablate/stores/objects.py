@@ -6,6 +6,7 @@ for them; they are never part of a URI. An object appears whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import functools
 import random
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ablate.errors import RunError, StudyError
@@ -25,6 +26,7 @@ Value = TypeVar("Value")
 TEMPORARY_PREFIX = ".tmp-"
 BUCKETS = ("s3", "gs", "gcs")
 CHUNK = 8 << 20
+WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 PATIENCE_SECONDS, CONTACT_SECONDS = 60.0, 5.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0
 # What trying again does not mend, in the words of S3, of HTTP and of Google's client.
@@ -245,9 +247,28 @@ def _stat(info: Any) -> Stat:
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Hold a lock among the processes of this machine, waiting for it."""
-    import fcntl
-
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        take_lock(stream, file)
         yield
+
+
+def take_lock(stream: IO[str], file: Path, *, wait: bool = True) -> bool:
+    """Take the lock of an open file until it is closed; return False when another one has it.
+
+    Raises StudyError where the file system has no locks.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        raise StudyError(
+            f"a workspace must be on a file system with locks (flock), got {file}: "
+            f"{error.strerror}; mount it with them (Lustre: -o flock), or name another place"
+        ) from error
+    return True

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from ablate.errors import StudyError, WorkspaceError
-from ablate.workspace import read_json, temporary_folder, write_atomic, write_json
+from ablate.workspace import Workspace, read_json, temporary_folder, write_atomic, write_json
 
 VALUE = {"steps": 3, "rate": 1e-4, "names": ("é", "b"), "none": None}
 
@@ -54,3 +57,24 @@ def test_a_place_that_takes_no_folder_is_one_line() -> None:
         write_atomic(Path("/proc/none/file"), b"x")
     with pytest.raises(StudyError, match="name another place"), temporary_folder(Path("/proc/x")):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StudyError, match="-o flock") as raised, Workspace(tmp_path).lock():
+        pass
+    assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_second_driver_is_told_who_holds_the_workspace(tmp_path: Path) -> None:
+    held = pytest.raises(WorkspaceError, match=f"in use by process {os.getpid()};")
+    with Workspace(tmp_path).lock(), held, Workspace(tmp_path).lock():
+        pass
+    with Workspace(tmp_path).lock():
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
