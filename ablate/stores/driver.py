@@ -134,17 +134,21 @@ class _Lease:
         self._renewed = now
 
     def _others(self) -> dict[str, dict[str, Any] | None]:
-        """Return what the other drivers say of themselves, None of those that are dead."""
+        """Return what the other drivers say of themselves, None of those that are dead.
+
+        One that let go since it was listed is none of them.
+        """
         stats = self._objects.find(DRIVERS)
         now = stats[self._name].second
         found: dict[str, dict[str, Any] | None] = {}
         for name, stat in stats.items():
-            body = _body(self._objects.read(name))
-            age = now - stat.second
+            data = None if name == self._name else self._objects.read(name)
+            if data is None:
+                continue
+            body, age = _body(data), now - stat.second
             # Of this machine's drivers only the one that holds the mirror lives: this one.
             dead = age > LEASE_SECONDS or body["machine"] == self._body["machine"]
-            if name != self._name:
-                found[name] = None if dead else {**body, "age": age}
+            found[name] = None if dead else {**body, "age": age}
         return found
 
     def _refused(self, body: dict[str, Any]) -> WorkspaceError:
@@ -226,10 +230,10 @@ def _next(started: float, least: float) -> float:
     return now + max(least, (now - started) / WRITING_SHARE)
 
 
-def _body(data: bytes | None) -> dict[str, Any]:
+def _body(data: bytes) -> dict[str, Any]:
     """Return what a driver says of itself; unknowns where that is none of ablate's."""
     body: Any = None
     with contextlib.suppress(ValueError):
-        body = json.loads(data or b"")
+        body = json.loads(data)
     unknown = dict.fromkeys(("process", "user", "host", "since", "machine"), "unknown")
     return {**unknown, "drives": True, **(body if isinstance(body, dict) else {})}

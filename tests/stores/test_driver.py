@@ -67,6 +67,23 @@ def test_a_dead_driver_is_taken_over_when_its_lease_ran_out(
             dead.renew()
 
 
+def test_a_driver_that_lets_go_while_another_one_looks_is_none(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = drive._Lease(Objects(uri), mirror.machine_mark(root_on(tmp_path / "1", uri, monkeypatch)))
+    one.take()
+    read = Objects.read
+
+    def late(self: Objects, name: str) -> bytes | None:
+        if name.startswith(".drivers"):
+            one.release()
+        return read(self, name)
+
+    monkeypatch.setattr(Objects, "read", late)
+    with driving(root_on(tmp_path / "two", uri, monkeypatch)):
+        assert len(leases(uri)) == 1
+
+
 def test_a_dead_driver_of_this_machine_is_taken_over_at_once(uri: str) -> None:
     workspace = Workspace.open(uri)
     drive._Lease(Objects(uri), mirror.machine_mark(workspace.root)).take()
