@@ -6,17 +6,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.corpus import read_corpus
+from ablate.corpus import Corpus, read_corpus
 from ablate.evaluate.gathering import FOLDER as STATISTICS
 from ablate.evaluate.token_nats import FOLDER as LIKELIHOODS
-from ablate.models.pool import read_pool
+from ablate.models.checkpoint import TRAINING, read_training
+from ablate.models.pool import ModelPool, read_pool
 from ablate.search.journal import Journal
 from ablate.standing import standing_of
 from ablate.stores import TEMPORARY_PREFIX, entries, stored_bytes
 from ablate.study import Study
 from ablate.train.stages import is_complete, seed_job, unit_jobs
 from ablate.validating import mixture_jobs
-from ablate.workspace import Workspace, remove
+from ablate.workspace import Workspace, file_digest, remove
+
+TOKENIZER = "tokenizer.json"
+Seed = tuple[str, Path]
+"""A seed model's fingerprint and folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +52,10 @@ def status(study: Study) -> Status:
     pool = read_pool(workspace)
     seed_done, done, wanted = False, 0, 0
     if corpus is not None:
-        seed = seed_job(study, corpus, workspace)
-        seed_done = pool is not None if seed is None else is_complete(seed.path, seed)
-        mark = seed.fingerprint if seed else (pool.seed.fingerprint if pool else "")
-        folder = seed.path if seed else workspace.root / (pool.seed.folder if pool else "")
-        jobs = unit_jobs(study, corpus, workspace, mark, folder) if mark else []
+        first = seed_job(study, corpus, workspace)
+        seed = _likeliest_seed(study, corpus, workspace, pool)
+        seed_done = seed is not None if first is None else is_complete(first.path, first)
+        jobs = [] if seed is None else unit_jobs(study, corpus, workspace, *seed)
         jobs = [job for job in jobs if job.metadata["partition"] not in study.units]
         imported = sum(len(folders) for folders in study.units.values())
         wanted = len(jobs) + imported
@@ -78,6 +82,37 @@ def status(study: Study) -> Status:
     )
 
 
+def _likeliest_seed(
+    study: Study, corpus: Corpus, workspace: Workspace, pool: ModelPool | None
+) -> Seed | None:
+    """Return the seed that units start from: the one made last, else the pool's."""
+    found = _seeds(study, corpus, workspace)
+    if found or pool is None:
+        return found[-1] if found else None
+    return pool.seed.fingerprint, workspace.root / pool.seed.folder
+
+
+def _seeds(study: Study, corpus: Corpus, workspace: Workspace) -> list[Seed]:
+    """Return the seeds that units of this study may start from, none where they are not known.
+
+    It is the one that the study trains, or all that were made from the checkpoint at `model.path`
+    for this tokenizer, oldest first: which of them it is now only its weights tell.
+    """
+    job = seed_job(study, corpus, workspace)
+    if job is not None:
+        return [(job.fingerprint, job.path)]
+    tokenizer = file_digest(workspace.tokenizer / TOKENIZER)
+    found = []
+    for folder in entries(workspace.models):
+        training = read_training(folder) or {}
+        mark, files = training.get("fingerprint"), training.get("files")
+        own = training.get("imported_from") == study.model.path and isinstance(files, dict)
+        named = isinstance(mark, str) and workspace.seed_folder(mark) == folder
+        if own and named and files.get(TOKENIZER) == tokenizer:
+            found.append((mark, folder))
+    return sorted(found, key=lambda seed: (seed[1] / TRAINING).stat().st_mtime)
+
+
 def _next(prepared: bool, trained: bool, mixtures: int, validated: bool) -> str:
     if not prepared:
         return "prepare"
@@ -97,7 +132,10 @@ class Garbage:
 
 
 def garbage(study: Study) -> Garbage:
-    """Return what `clean` would remove: models of no pool, left-over and temporary folders."""
+    """Return what `clean` would remove: models of no pool, left-over and temporary folders.
+
+    No model while it is not known which seed the study's units start from.
+    """
     workspace = study.open_workspace()
     kept = _referred(study, workspace)
     corpus = read_corpus(workspace)
@@ -134,25 +172,24 @@ def clean(study: Study) -> Garbage:
     return found
 
 
-def _referred(study: Study, workspace: Workspace) -> set[str]:
-    """Return the names under models/ that the pool and unfinished runs of this study refer to."""
-    kept: set[str] = set()
-    pool = read_pool(workspace)
+def _referred(study: Study, workspace: Workspace) -> set[str] | None:
+    """Return the names under models/ that the pool and runs of this study refer to.
+
+    None keeps everything: without corpus and seed it is not known what runs have left there.
+    """
+    corpus, pool = read_corpus(workspace), read_pool(workspace)
+    seeds = [] if corpus is None else _seeds(study, corpus, workspace)
+    if corpus is None or not seeds:
+        return None
+    first = seed_job(study, corpus, workspace)
+    jobs = [first] if first else []
+    for mark, folder in seeds:
+        jobs += unit_jobs(study, corpus, workspace, mark, folder)
+    kept = {folder.name for _, folder in seeds}
     if pool is not None:
+        jobs += mixture_jobs(standing_of(study, workspace, pool))
         kept |= {Path(pool.seed.folder).name} | {Path(unit.folder).name for unit in pool.units}
-    corpus = read_corpus(workspace)
-    if corpus is not None:
-        seed = seed_job(study, corpus, workspace)
-        jobs = [seed] if seed else []
-        if seed is not None:
-            jobs += unit_jobs(study, corpus, workspace, seed.fingerprint, seed.path)
-        elif pool is not None:
-            start = workspace.root / pool.seed.folder
-            jobs += unit_jobs(study, corpus, workspace, pool.seed.fingerprint, start)
-        if pool is not None:
-            jobs += mixture_jobs(standing_of(study, workspace, pool))
-        kept |= {job.path.name for job in jobs} | {Path(job.resume_folder).name for job in jobs}
-    return kept
+    return kept | {job.path.name for job in jobs} | {Path(job.resume_folder).name for job in jobs}
 
 
 def _corpus_folders(corpus: Any) -> set[str] | None:
