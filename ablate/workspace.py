@@ -5,6 +5,7 @@ On an object store it is used through mirrors (`stores/`): what is written here 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,11 +26,11 @@ FINGERPRINT_DIGITS = 12
 SLUG_LENGTH = 48
 LOCK = ".lock"
 MAX_STATE_BYTES = 64 << 20
-OWN_FOLDERS = ("corpus", "models", "likelihoods", "statistics", "logs")
-WRITTEN_IN_PLACE = (LOCK, JOURNAL)
+OWN_FOLDERS = ("corpus", "models", "likelihoods", "statistics", "logs", "tracking")
 OWN_FILES = (
-    *WRITTEN_IN_PLACE, "study.yaml", "pool.json", "trials.parquet", "agreement.json", "report.html",
+    LOCK, JOURNAL, "study.yaml", "pool.json", "trials.parquet", "agreement.json", "report.html",
 )  # fmt: skip
+WRITTEN_IN_PLACE = (LOCK, JOURNAL, "logs", "tracking")
 
 
 def fingerprint(value: Any) -> str:
@@ -283,21 +284,23 @@ def _require_plain(root: Path) -> None:
     What is written or removed there would be written or removed elsewhere. Other files in the same
     folder are none of ours.
     """
-    for name in WRITTEN_IN_PLACE:
-        path = root / name
-        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
-            raise _not_plain(path, "a file with a second name (a hard link)")
-    waiting = [root]
+    waiting = [entry for entry in _entries(root) if entry.name in (*OWN_FOLDERS, *OWN_FILES)]
     while waiting:
-        folder = waiting.pop()
-        for entry in _entries(folder):
-            if folder == root and entry.name not in (*OWN_FOLDERS, *OWN_FILES):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(Path(entry.path))
-            elif entry.is_symlink() or not entry.is_file(follow_symlinks=False):
-                what = "a link" if entry.is_symlink() else "a pipe, socket or device"
-                raise _not_plain(Path(entry.path), what)
+        entry = waiting.pop()
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            waiting += _entries(path)
+        elif entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+            what = "a link" if entry.is_symlink() else "a pipe, socket or device"
+            raise _not_plain(path, what)
+        elif path.relative_to(root).parts[0] in WRITTEN_IN_PLACE and _has_second_name(path):
+            raise _not_plain(path, "a file with a second name (a hard link)")
+
+
+def _has_second_name(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # gone: another process is at work
+        return path.stat(follow_symlinks=False).st_nlink > 1
+    return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

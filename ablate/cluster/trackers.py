@@ -12,9 +12,10 @@ import importlib.util
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -98,34 +99,54 @@ class Mlflow:
         self.errors = (MlflowException, OSError)
         self._metric, self._mlflow = Metric, mlflow
         uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        artifacts = None
-        with _said("mlflow", self.errors):
+        database: Path | None = None
+        artifacts: str | None = None
+        with _said("mlflow", (*self.errors, sqlite3.Error)), ExitStack() as undo:
             if uri is None:
                 folder.mkdir(parents=True, exist_ok=True)
-                uri = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+                database = folder.resolve() / "mlflow.db"
+                uri = f"sqlite:///{database}"
                 artifacts = (folder.resolve() / "artifacts").as_uri()
             if mlflow.active_run() is not None:
                 raise StudyError(
                     "tracking.mlflow must open a run of its own, got one that is open in this "
                     "process; call mlflow.end_run() first"
                 )
-            setup_mlflow(
-                tracking_uri=uri,
-                experiment_name=settings.experiment or subject.study,
-                run_name=f"{subject.study} {subject.verb}",
-                artifact_location=artifacts,
-                create_experiment_if_not_exists=True,
-                tags={"ablate.verb": subject.verb},
-            )
+            with _environment(MLFLOW_TRACKING_URI=uri):  # which MLflow sets: it is not the user's
+                setup_mlflow(
+                    tracking_uri=uri,
+                    experiment_name=settings.experiment or subject.study,
+                    run_name=f"{subject.study} {subject.verb}",
+                    artifact_location=artifacts,
+                    create_experiment_if_not_exists=True,
+                    tags={"ablate.verb": subject.verb},
+                )
+            undo.callback(mlflow.end_run, "FAILED")
             self._run = mlflow.active_run().info.run_id
             self._client = MlflowClient(tracking_uri=uri)
+            if database is not None:
+                self._require_own_files(database, f"{artifacts}/{self._run}/artifacts")
+            # Right after that check, and before what is written to the database changes it.
+            self._client.log_text(self._run, subject.text, "study.yaml")
             params = [
                 Param(name, value[:MLFLOW_VALUE_LENGTH])
                 for name, value in subject.parameters.items()
             ]
             for first in range(0, len(params), MLFLOW_PARAMS):
                 self._client.log_batch(self._run, params=params[first : first + MLFLOW_PARAMS])
-            self._client.log_text(self._run, subject.text, "study.yaml")
+            undo.pop_all()
+
+    def _require_own_files(self, database: Path, place: str) -> None:
+        """Refuse a database by which the run's files go elsewhere: who packed it chose where."""
+        with closing(sqlite3.connect(database)) as connection:
+            kinds = connection.execute("select type from sqlite_master where name = 'runs'")
+            kind = kinds.fetchone()[0]  # a view could say another place at every look
+        found = self._client.get_run(self._run).info.artifact_uri
+        if kind != "table" or found != place:
+            raise StudyError(
+                f"tracking.mlflow must keep files in this workspace, got {found} (a {kind}) from "
+                f"{database}, which comes from elsewhere; remove it, or name another experiment"
+            )
 
     def steps(self, run: str, records: Sequence[Step]) -> None:
         self._log(
@@ -184,6 +205,7 @@ class Wandb:
                 # Results have standard output to themselves; no host, command or code is told.
                 settings=wandb.Settings(
                     console="off",
+                    symlink=False,
                     silent=True,
                     disable_git=True,
                     save_code=False,
@@ -191,6 +213,9 @@ class Wandb:
                     x_disable_stats=True,
                 ),
             )
+            for path in Path(self._run.dir).parent.rglob("*"):
+                if path.is_symlink():  # to a log of W&B's own: a workspace holds no links
+                    path.unlink()
             self._run.define_metric("trials/*", step_metric="trials/number")
 
     def steps(self, run: str, records: Sequence[Step]) -> None:

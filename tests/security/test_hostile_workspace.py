@@ -22,7 +22,8 @@ NAMES = (
     "models", "corpus", "likelihoods", "statistics", "logs", "pool.json", "trials.jsonl",
     "agreement.json", "report.html", "trials.parquet", "study.yaml", ".lock", "corpus/corpus.json",
     "corpus/part", "corpus/part/train.arrow", "models/seed-0", "models/.resume-x",
-    "models/seed-0/config.json", "logs/seed.jsonl", "likelihoods/0/0.safetensors",
+    "models/seed-0/config.json", "logs/seed.jsonl", "likelihoods/0/0.safetensors", "tracking",
+    "tracking/mlflow", "tracking/mlflow/mlflow.db", "tracking/wandb/wandb/debug.log",
 )  # fmt: skip
 
 
@@ -84,11 +85,15 @@ def test_what_is_no_plain_file_or_folder_is_refused_by_name(
     assert (outside / "file").read_text() == PRECIOUS
 
 
-@pytest.mark.parametrize("name", [".lock", "trials.jsonl"])
+@pytest.mark.parametrize(
+    "name", [".lock", "trials.jsonl", "logs/train.jsonl", "tracking/mlflow/mlflow.db"]
+)
 def test_a_file_written_in_place_may_have_no_second_name(
     study: Study, outside: Path, name: str
 ) -> None:
-    (Path(study.workspace) / name).hardlink_to(outside / "file")
+    path = Path(study.workspace) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.hardlink_to(outside / "file")
     with pytest.raises(WorkspaceError, match="second name"):
         status(study)
     assert (outside / "file").read_text() == PRECIOUS
