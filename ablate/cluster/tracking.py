@@ -76,13 +76,16 @@ def _new_steps(workspace: Workspace, cluster: Cluster) -> Iterator[Callable[[], 
 
 
 def parameters_of(study: Study) -> dict[str, str]:
-    """Return the study's keys, as `train.learning_rate`, with their values as text."""
+    """Return the study's keys, as `train.learning_rate`, with their values as text.
+
+    Names that the user gives are slugs there: trackers do not take all characters.
+    """
     found: dict[str, str] = {}
 
     def walk(value: Any, place: str) -> None:
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                walk(inner, f"{place}.{key}" if place else str(key))
+                walk(inner, f"{place}.{slug(key)}" if place else key)
         else:
             found[place] = value if isinstance(value, str) else json.dumps(value)
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -155,9 +156,77 @@ def test_mlflow_marks_a_run_that_failed_and_one_that_was_stopped(study: Study) -
     assert states == [("FAILED",), ("KILLED",)]
 
 
+def test_mlflow_takes_any_name_that_a_study_may_have(study: Study) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra 'tracking': mlflow-skinny")
+    names = ("c++", "C#", "reddit (2019)", "../up", "日本語", "x" * 400)
+    tree = study.model_dump(mode="json", by_alias=True, exclude={"evaluate", "units", "search"})
+    odd = {
+        "evaluate": {"domains": dict.fromkeys(names, "d.txt")},
+        "units": {f"{name}!": ["folder"] for name in names},
+        "search": {"objectives": {name: {"weighted": {name: 1.0}} for name in names}},
+    }
+    workspace = Workspace(Path(study.workspace))
+    with tracked(Study.model_validate({**tree, **odd}), workspace, cluster(mlflow={}), "run"):
+        found = mlflow.get_run(mlflow.active_run().info.run_id).data.params
+    for place in ("evaluate.domains", "units", "search.objectives"):
+        assert len([key for key in found if key.startswith(f"{place}.")]) >= len(names)
+
+
+def test_a_run_that_cannot_begin_is_ended(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra 'tracking': mlflow-skinny")
+    workspace = Workspace(Path(study.workspace))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise mlflow.exceptions.MlflowException("no")
+
+    for _ in range(2):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(StudyError, match="must open its run, got MlflowException: no"),
+        ):
+            patch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+            with tracked(study, workspace, cluster(mlflow={}), "run"):
+                pytest.fail("the block must not begin")
+        assert mlflow.active_run() is None
+    with tracked(study, workspace, cluster(mlflow={}), "run"):
+        pass
+
+
+def test_a_packed_database_does_not_say_where_files_go(study: Study, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra 'tracking': mlflow-skinny")
+    theirs = run(study, cluster(mlflow={}))
+    shutil.copytree(theirs.tracking / "mlflow", tmp_path / "packed/tracking/mlflow")
+    before = sorted(theirs.tracking.rglob("*"))
+    packed = Workspace(tmp_path / "packed")
+    with (
+        pytest.raises(
+            StudyError, match=r"must keep files in this workspace, got file:.*/work/track"
+        ),
+        tracked(study, packed, cluster(mlflow={}), "run"),
+    ):
+        pytest.fail("the block must not begin")
+    with tracked(study, packed, cluster(mlflow={"experiment": "mine"}), "run"):
+        pass
+    assert list(packed.tracking.glob("mlflow/artifacts/*/artifacts/study.yaml"))
+    assert sorted(theirs.tracking.rglob("*")) == before
+    database = sqlite3.connect(packed.tracking / "mlflow/mlflow.db")
+    database.execute(
+        "create trigger t after insert on runs begin update runs set artifact_uri = "
+        f"'{(tmp_path / 'outside').as_uri()}' where run_uuid = new.run_uuid; end"
+    )
+    database.close()
+    with (
+        pytest.raises(StudyError, match=r"must keep files in this workspace, got file:.*/outside"),
+        tracked(study, packed, cluster(mlflow={"experiment": "mine"}), "run"),
+    ):
+        pytest.fail("the block must not begin")
+    assert not (tmp_path / "outside").exists()
+
+
 def test_wandb_offline_gets_steps_trials_and_the_study(study: Study) -> None:
     wandb = pytest.importorskip("wandb", reason="needs the extra 'tracking': wandb")
     workspace = run(study, cluster(wandb={"project": "mixtures"}))
+    assert Workspace.open(study.workspace).root == workspace.root  # it holds no links
     wandb.teardown()  # as at the end of a process: its writer writes to the end
     (file,) = workspace.tracking.glob("wandb/wandb/offline-run-*/*.wandb")
     rows, config = wandb_records(file)
