@@ -20,6 +20,7 @@ from ablate.settings import (
     apply_overrides,
     build,
     read_yaml,
+    shortened,
 )
 from ablate.workspace import read_small
 
@@ -157,7 +158,7 @@ class Cluster(Settings):
     """A Ray cluster and its shares."""
 
     address: str | None = Field(
-        None, description="null = Ray on this machine; 'auto' = a running one; host:port; ray://…"
+        None, description="null = Ray on this machine; 'auto' = the one that runs here; host:port."
     )
     cpus: Int | None = Field(None, ge=1, description="CPUs of Ray on this machine; null = all.")
     gpus: Int | None = Field(None, ge=0, description="GPUs of Ray on this machine; null = all.")
@@ -181,6 +182,17 @@ class Cluster(Settings):
     nodes: NodeResources = Field(
         NodeResources(), description="What a node is: for `plan` only; no run reads it."
     )
+
+    @field_validator("address")
+    @classmethod
+    def _joined(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:  # Ray Client: Tune's own objects cannot go through
+            raise ValueError(
+                f"must be auto or host:port, got {shortened(value)}: no search runs through Ray "
+                "Client; use `ablate submit --address http://HEAD:8265`, or auto on a node of the "
+                "cluster"
+            )
+        return value
 
     @model_validator(mode="after")
     def _placement_only(self) -> Self:

@@ -113,3 +113,11 @@ def test_comments_are_looked_for_where_they_belong() -> None:
     assert unexplained("a: 1  # why\n# why\nb: 2\nc: 3\n") == ["c: 3"]
     assert unexplained("# why\n- >-\n  one:\n  two\n- three\n") == ["- three"]
     assert unexplained("a:  # why\n  - one\n  - b:\n      c: 1\n") == ["      c: 1"]
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "RAY://head", "http://head:8265"])
+def test_ray_client_is_refused_with_what_to_do(address: str) -> None:
+    with pytest.raises(StudyError, match=r"address: must be auto or host:port") as raised:
+        load_cluster(None, [f"address={address}"])
+    assert address in str(raised.value) and "ablate submit" in str(raised.value)
+    assert load_cluster(None, ["address=head:6379"]).address == "head:6379"
