@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from ablate.errors import StudyError
+from ablate.harmless import without_secrets
 from ablate.settings import (
     MAX_FILE_BYTES,
     Float,
@@ -32,6 +33,7 @@ RESULT_KEYS = frozenset(
         "compression_training", "data_efficiency", "curriculum_learning", "progressive_layer_drop",
     }
 )  # fmt: skip
+LOGIN = re.compile(r"[^/\s]*@")  # in an address without its scheme
 
 
 class TrainResources(Settings):
@@ -119,16 +121,6 @@ class MlflowTracking(Settings):
     )
     experiment: str | None = Field(None, description="Its name; null = the study's.")
 
-    @field_validator("uri")
-    @classmethod
-    def _without_secret(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).password is not None:
-            raise ValueError(
-                "must hold no password: cluster files are copied and sent; set MLFLOW_TRACKING_URI, "
-                "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment"
-            )
-        return value
-
 
 class WandbTracking(Settings):
     """A Weights & Biases run for each verb. Its secret is WANDB_API_KEY, or `wandb login`'s."""
@@ -195,6 +187,19 @@ class Cluster(Settings):
         return value
 
     @model_validator(mode="after")
+    def _no_secrets(self) -> Self:
+        addresses = {"address", "tracking.mlflow.uri"}
+        for key, text in _texts(self.model_dump(mode="json")):
+            login = key in addresses and LOGIN.match(text)
+            if login or without_secrets(text) != text:
+                raise ValueError(
+                    f"{key} must hold no user, password or token, got one: cluster files are "
+                    "copied and sent; keep secrets in the environment (MLFLOW_TRACKING_URI or "
+                    "MLFLOW_TRACKING_TOKEN, WANDB_API_KEY)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _placement_only(self) -> Self:
         wrong = sorted(RESULT_KEYS & set(self.deepspeed))
         if wrong:
@@ -203,6 +208,19 @@ class Cluster(Settings):
                 "and belong to the study's train section"
             )
         return self
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in plain values, keys too, with its dotted place."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield key, name
+            yield from _texts(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
 
 
 def load_cluster(path: str | Path | None, overrides: Iterable[str] = ()) -> Cluster:

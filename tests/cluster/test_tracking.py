@@ -390,10 +390,25 @@ def test_online_without_a_key_is_refused(study: Study, monkeypatch: pytest.Monke
 
 def test_a_cluster_file_holds_no_secret_and_no_unknown_key(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
-    file.write_text(f"tracking: {{mlflow: {{uri: 'https://me:{SECRET}@host'}}}}\n")
-    with pytest.raises(StudyError, match=r"tracking\.mlflow\.uri: must hold no password") as raised:
-        load_cluster(file)
-    assert SECRET not in str(raised.value)
+    for place, text in [
+        ("tracking.mlflow.uri", f"https://me:{SECRET}@host"),
+        ("tracking.mlflow.uri", f"https://{SECRET}@host"),
+        ("tracking.mlflow.uri", f"https://host?token={SECRET}"),
+        ("tracking.mlflow.uri", f"me:{SECRET}@host:5000"),
+        ("tracking.mlflow.experiment", SECRET),  # that of WANDB_API_KEY
+        ("tracking.wandb.entity", SECRET),
+        ("address", f"me:{SECRET}@host:6379"),
+        ("deepspeed.a.b", f"s3://{SECRET}@bucket/x"),
+    ]:
+        tree: Any = text
+        for name in reversed(place.split(".")):
+            tree = {name: tree}
+        file.write_text(yaml.safe_dump(tree))
+        with pytest.raises(StudyError, match=f": {re.escape(place)} must hold no user") as raised:
+            load_cluster(file)
+        assert SECRET not in str(raised.value) and "\n" not in str(raised.value)
+    file.write_text("tracking: {mlflow: {uri: /data/me@lab/runs}}\n")
+    assert load_cluster(file).tracking.mlflow is not None
     with pytest.raises(StudyError, match=r"wandb must be a known key|mode"):
         load_cluster(None, ["tracking.wandb.mode=on"])
     with pytest.raises(StudyError, match=r"tracking\.wandb\.api_key must be a known key"):
