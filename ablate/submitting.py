@@ -29,9 +29,10 @@ WITHOUT_JSON = ("report",)
 NAME_LENGTH = 16
 JOB_VARIABLES = {
     MARKING: "1",
-    # A stopped verb hears Ctrl-C and has so many seconds to end, then it is killed.
+    # A stopped verb hears Ctrl-C and has so many seconds to end, then it is killed. Its lanes may
+    # take 60 to save their states, and its trackers 120.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
-    "RAY_JOB_STOP_WAIT_TIME_S": "15",
+    "RAY_JOB_STOP_WAIT_TIME_S": "240",
 }
 
 

@@ -34,7 +34,8 @@ LOST_SECONDS = 120.0
 """A lost connection is taken up again for so long."""
 SILENT_SECONDS = 60.0
 """After so much silence the log is asked for anew: the connection may be dead."""
-STOP_SECONDS = 60.0
+STOP_SECONDS = 300.0
+"""A job that is stopped saves its state first; `submitting` says for how long it may."""
 PAUSE_SECONDS = 1.0
 INTERRUPTED, FAILED = 130, 1
 STUDY, VERB, WORKSPACE = "ablate_study", "ablate_verb", "ablate_workspace"

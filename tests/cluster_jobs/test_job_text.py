@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from ablate.cluster import jobs, tracking, train
 from ablate.cluster.job_address import job_address, only_address
 from ablate.cluster.jobs import JobServer, _Lines
 from ablate.errors import StudyError
 from ablate.job_output import MarkedLines, show_line
+from ablate.submitting import JOB_VARIABLES
 
 
 @pytest.mark.parametrize(
@@ -125,3 +127,8 @@ def test_a_server_that_is_no_ray_is_told_apart(path: str) -> None:
             JobServer(address)
         server.shutdown()
     assert "\n" not in str(caught.value)
+
+
+def test_a_stopped_job_may_save_before_it_is_killed_and_its_end_is_waited_for() -> None:
+    may_take = int(JOB_VARIABLES["RAY_JOB_STOP_WAIT_TIME_S"])
+    assert train.STOP_SECONDS + tracking.END_SECONDS < may_take < jobs.STOP_SECONDS
