@@ -101,14 +101,15 @@ def _seeds(study: Study, corpus: Corpus, workspace: Workspace) -> list[Seed]:
     job = seed_job(study, corpus, workspace)
     if job is not None:
         return [(job.fingerprint, job.path)]
-    tokenizer = file_digest(workspace.tokenizer / TOKENIZER)
-    found = []
+    tokenizer = workspace.tokenizer / TOKENIZER
+    digest = file_digest(tokenizer) if tokenizer.is_file() else None
+    found: list[Seed] = []
     for folder in entries(workspace.models):
         training = read_training(folder) or {}
-        mark, files = training.get("fingerprint"), training.get("files")
-        own = training.get("imported_from") == study.model.path and isinstance(files, dict)
-        named = isinstance(mark, str) and workspace.seed_folder(mark) == folder
-        if own and named and files.get(TOKENIZER) == tokenizer:
+        mark, files = str(training.get("fingerprint")), training.get("files")
+        same = isinstance(files, dict) and files.get(TOKENIZER, "") == digest
+        imported = same and training.get("imported_from") == study.model.path
+        if imported and workspace.seed_folder(mark) == folder:
             found.append((mark, folder))
     return sorted(found, key=lambda seed: (seed[1] / TRAINING).stat().st_mtime)
 
