@@ -266,7 +266,7 @@ class Standing:
         mixtures of all sizes.
         """
         found = self.predictor
-        if found is None or not set(self.frame.weights) <= set(found.fits):
+        if found is None or found.objective(self.frame.weights) is None:
             return None
         proxy = self.ensemble() if ENSEMBLE in found.used else None
         if not found.used <= {MERGE, MEAN, LOWEST} | ({ENSEMBLE} if proxy is not None else set()):

@@ -14,7 +14,13 @@ from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
 from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
 from ablate.validate.combination import Combination, combine
 from ablate.validate.datamodels import left_out_losses
-from ablate.validate.headline import CALIBRATED, error_line, first_line
+from ablate.validate.headline import (
+    CALIBRATED,
+    error_line,
+    first_line,
+    too_few_line,
+    untold_line,
+)
 from ablate.validate.predictor import Predictor
 from ablate.validate.statistics import AgreementWithin, Estimate, agree, agree_over, agree_within
 from ablate.validate.subjects import BASELINES, MERGE, OBJECTIVE, Subject, features
@@ -50,8 +56,8 @@ class Agreement:
 
     `targets[name]` is objective, domain (text that no partition is made of) or partition (held-out
     split of one). `tables[target][proxy]`; `summary[proxy]` has means over in_domain and outside
-    targets within sizes, and the objective; the proxy `calibrated` is the prediction of each
-    mixture by what was fitted without it. `noise_floor[target]` compares two trainings of the
+    targets within sizes, and the objective; the proxy `calibrated`, there where the objective's
+    `tells`, is the prediction of each mixture by what was fitted without it. `noise_floor[target]` compares two trainings of the
     same mixtures; empty without replicates. `mark` is the fingerprint of what trained losses depend
     on beside mixture and text, `domains[name]` that of a text.
     """
@@ -74,7 +80,10 @@ class Agreement:
 
     @property
     def calibrated(self) -> dict[str, Fitted | Combination]:
-        """Return what predicts each target, the objective first; empty with too few mixtures."""
+        """Return what was fitted of each target, the objective first; empty with too few mixtures.
+
+        Only what `tells` is used to predict.
+        """
         whole = self.objective_fit
         return {**({} if whole is None else {OBJECTIVE: whole}), **self.fits}
 
@@ -88,7 +97,9 @@ class Agreement:
         """Return the answer in a few sentences: does the merge predict, and beat the baselines?"""
         first = first_line(self.summary, len(self.trained))
         if self.objective_fit is None:
-            return first
+            return f"{first} {too_few_line(len(self.trained), LEAST_MIXTURES)}"
+        if not self.objective_fit.tells:
+            return f"{first} {untold_line(self.objective_fit.held_out.r2)}"
         errors = self.objective_fit.errors(LEVEL)
         ranks = self.tables[OBJECTIVE][CALIBRATED].overall["spearman"].value
         said = error_line(errors.root_mean_square, errors.coverage, self.spread(OBJECTIVE), ranks)
@@ -96,8 +107,8 @@ class Agreement:
 
     @property
     def predictor(self) -> Predictor | None:
-        """Return the calibrated predictor; None with too few trained mixtures to fit one."""
-        if not self.fits:
+        """Return the calibrated predictor; None where it tells nothing of the objective."""
+        if self.objective_fit is None or not self.objective_fit.tells:
             return None
         return Predictor(domains=self.domains, fits=self.fits)
 
@@ -130,8 +141,12 @@ class Agreement:
         }
 
     def _rows(self) -> list[dict[str, Any]]:
-        """Return one row for each training, with the prediction of it that was made without it."""
-        held_out = {target: _held_out(fit) for target, fit in self.calibrated.items()}
+        """Return one row for each training, with the prediction of it that was made without it.
+
+        Targets of which nothing better than the mean is predicted have none.
+        """
+        told = {target: fit for target, fit in self.calibrated.items() if fit.tells}
+        held_out = {target: _held_out(fit) for target, fit in told.items()}
         return [
             {
                 "name": one.subject.name,
@@ -168,8 +183,8 @@ def assess(
 ) -> Agreement:
     """Return the agreement of every proxy that all `trained` mixtures have.
 
-    `kinds[domain]` is domain or heldout; `weights` are the objective's. With fewer than four
-    mixtures nothing is calibrated.
+    `kinds[domain]` is domain or heldout; `weights` are the objective's. With fewer than
+    `LEAST_MIXTURES` nothing is calibrated.
     """
     targets = {OBJECTIVE: OBJECTIVE} | {
         name: "domain" if kind == "domain" else "partition" for name, kind in kinds.items()
@@ -181,9 +196,8 @@ def assess(
         for name in [*_proxy_names(trained), *BASELINES]
     } | _datamodels(trained, truth, rng_seed)
     fits, whole = fit_trained(trained, kinds, weights)
-    if whole is not None:
-        held_out = {OBJECTIVE: whole.held_out.mean} | {n: f.held_out.mean for n, f in fits.items()}
-        guess[CALIBRATED] = held_out
+    if whole is not None and whole.tells:
+        guess[CALIBRATED] = {OBJECTIVE: _ranking(whole)} | {n: _ranking(f) for n, f in fits.items()}
     tables = {
         t: {
             name: TargetAgreement(
@@ -206,6 +220,12 @@ def assess(
         fits=fits,
         objective_fit=whole,
     )
+
+
+def _ranking(fit: Fitted | Combination) -> np.ndarray:
+    """Return what mixtures left out are ranked by [n]: nothing where the mean predicts as well."""
+    held_out = fit.held_out
+    return held_out.mean if fit.tells else np.full(len(held_out.trained), held_out.trained.mean())
 
 
 def _datamodels(
@@ -234,7 +254,7 @@ def fit_trained(
 ) -> tuple[dict[str, Fitted], Combination | None]:
     """Return the calibrated model of each domain and of the objective, whose weights these are.
 
-    Nothing and None with fewer than four mixtures.
+    Nothing and None with fewer than `LEAST_MIXTURES`.
     """
     if len(trained) < LEAST_MIXTURES:
         return {}, None
@@ -266,7 +286,7 @@ def _noise_floor(
     trained: Sequence[Trained], targets: Mapping[str, str], rng_seed: int
 ) -> dict[str, Estimates]:
     twice = [one for one in trained if len(one.losses) > 1]
-    if len(twice) < LEAST_MIXTURES:
+    if not twice:
         return {}
     sizes = [one.subject.size for one in twice]
     return {

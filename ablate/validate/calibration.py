@@ -43,7 +43,8 @@ from ablate.validate.regressions import (
 
 Features = Mapping[str, npt.ArrayLike]
 
-LEAST_MIXTURES = 4
+LEAST_MIXTURES = 7
+"""Mixtures below which nothing is fitted: no fold, of one less, could judge a model but the mean."""
 ARRAYS = ("centre", "width", "slope", "inverse", "standard")
 
 
@@ -83,6 +84,11 @@ class Fitted:
     def scale(self) -> float:
         """Return the standard deviation of the noise, nats per token."""
         return float(root_mean_square(self.standard))
+
+    @property
+    def tells(self) -> bool:
+        """Return whether it predicts better than the mean does, of mixtures left out."""
+        return bool(self.columns) and self.held_out.tells
 
     def errors(self, level: float = 0.95) -> Errors:
         """Return the nested held-out errors of the choice, and its intervals' coverage."""
@@ -171,7 +177,7 @@ def calibrate(features: Features, trained: npt.ArrayLike) -> Fitted:
     """Return the best prediction of trained losses [n] from `features`, name -> [n].
 
     Any feature may be absent or constant; with none the prediction is the mean. Raises ValueError
-    under four mixtures, and for arrays that do not fit together or hold values not finite.
+    under `LEAST_MIXTURES`, and for arrays that do not fit together or hold values not finite.
     """
     y = np.asarray(trained, dtype=float)
     if y.ndim != 1 or len(y) < LEAST_MIXTURES or not np.isfinite(y).all():

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,11 @@ class Combination:
     scale: float
     freedom: float
     held_out: HeldOut
+
+    @property
+    def tells(self) -> bool:
+        """Return whether it predicts better than the mean does, of mixtures left out."""
+        return any(fit.columns for fit in self.fits.values()) and self.held_out.tells
 
     def errors(self, level: float = 0.95) -> Errors:
         """Return the nested held-out errors of the sum, and its intervals' coverage."""
@@ -70,20 +74,6 @@ class Combination:
         means = sum(self.weights[name] * mean for name, (mean, _) in found.items())
         spreads = sum(self.shares[name] * spread for name, (_, spread) in found.items())
         return np.asarray(means), np.asarray(spreads)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fits and weights, and the sum's held-out errors for the reader."""
-        return {
-            "weights": self.weights,
-            "fits": {name: fit.to_json() for name, fit in self.fits.items()},
-            "errors": self.errors().to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Combination:
-        """Return the sum that `to_json` wrote; raises KeyError or TypeError for other values."""
-        fits = {name: Fitted.from_json(each) for name, each in body["fits"].items()}
-        return combine(fits, body["weights"])
 
 
 def combine(fits: Mapping[str, Fitted], weights: Mapping[str, float]) -> Combination:

@@ -50,6 +50,23 @@ def first_line(summary: Summary, mixtures: int) -> str:
     return f"{head}; it beats all {len(beaten)} others, of which {_name(best)} is best ({_value(summary, best):.2f})."
 
 
+def too_few_line(mixtures: int, least: int) -> str:
+    """Return that nothing is calibrated before `least` mixtures are trained."""
+    return (
+        f"Nothing is calibrated: that takes {least} trained mixtures, {least - mixtures} more than "
+        "there are (validate.mixtures)."
+    )
+
+
+def untold_line(r2: float | None) -> str:
+    """Return that what was fitted predicts no better than the mean, by R² over mixtures left out."""
+    share = "" if r2 is None else f" (R2 {r2:.2f})".replace("-0.00", "0.00")
+    return (
+        "Nothing is calibrated: mixtures left out are predicted no better than by the mean of the "
+        f"others{share}; train more (validate.mixtures)."
+    )
+
+
 def error_line(error: float, coverage: Estimate, spread: float, ranks: float | None) -> str:
     """Return how far predictions of the trained objective are off, nats per token, held out.
 

@@ -18,6 +18,8 @@ from ablate.validate.statistics import Estimate
 
 Array = npt.NDArray[np.float64]
 
+ROUNDING = 1e-9
+"""R² up to which folds are taken to predict the mean of the others, which gives zero."""
 DIGITS = 6
 """Significant digits kept of residuals within folds: n² numbers of which only the scale counts."""
 
@@ -46,6 +48,27 @@ class HeldOut:
         """Return each fit's standard deviation of the noise [n], nats."""
         return root_mean_square(self.standard)
 
+    @property
+    def r2(self) -> float | None:
+        """Return R² against the mean of the other mixtures, so that predicting it gives zero.
+
+        None where the trained losses do not vary.
+        """
+        if np.ptp(self.trained) == 0:
+            return None
+        count = len(self.trained)
+        around = (self.trained - self.trained.mean()) * count / (count - 1)
+        return float(1 - np.sum(self.residual**2) / np.sum(around**2))
+
+    @property
+    def tells(self) -> bool:
+        """Return whether mixtures left out are predicted better than by the mean of the others.
+
+        Where they are not, nothing is to be ranked by the predictions: the mean of the others falls
+        as the loss left out rises, so it ranks the mixtures backwards by construction.
+        """
+        return self.r2 is not None and self.r2 > ROUNDING
+
     def half_width(self, level: float) -> Array:
         """Return half the width [n] of the intervals of `level`, nats."""
         return half_width(self.scale, self.leverage, self.freedom, level)
@@ -53,18 +76,14 @@ class HeldOut:
     def errors(self, level: float = 0.95) -> Errors:
         """Return how well the mixtures were predicted, and how often the intervals held them.
 
-        R² is against the mean of the other mixtures, so predicting that mean gives exactly zero;
-        None where the trained losses do not vary.
+        R² is that of `r2`.
         """
-        count = len(self.trained)
-        around = (self.trained - self.trained.mean()) * count / (count - 1)
-        varies = np.ptp(self.trained) > 0
         within = np.abs(self.residual) <= self.half_width(level)
         return Errors(
             mean_absolute=float(np.mean(np.abs(self.residual))),
             root_mean_square=float(root_mean_square(self.residual)),
-            r2=float(1 - np.sum(self.residual**2) / np.sum(around**2)) if varies else None,
-            coverage=wilson(int(within.sum()), count),
+            r2=self.r2,
+            coverage=wilson(int(within.sum()), len(self.trained)),
             level=level,
         )
 

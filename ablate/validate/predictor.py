@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.search.table import Predicted
 from ablate.validate.calibration import Fitted
-from ablate.validate.combination import combine
+from ablate.validate.combination import Combination, combine
 from ablate.validate.held_out import Prediction
 from ablate.validate.regressions import COVARIATES, TEXT
 from ablate.validate.subjects import OBJECTIVE, Subject, features
@@ -27,21 +27,32 @@ class Predictor:
         names = {name for fit in self.fits.values() for name in fit.columns}
         return frozenset(n for n in names - set(COVARIATES) if not n.startswith(TEXT))
 
+    def objective(self, weights: Mapping[str, float]) -> Combination | None:
+        """Return what predicts the objective of these weights.
+
+        None where a domain has no fit, and where its predictions of mixtures left out are no better
+        than their mean.
+        """
+        if not set(weights) <= set(self.fits):
+            return None
+        whole = combine({name: self.fits[name] for name in weights}, weights)
+        return whole if whole.tells else None
+
     def predict(
         self, of: Sequence[Subject], weights: Mapping[str, float]
     ) -> dict[str, dict[str, Predicted]]:
         """Return predictions by mixture key and target: every calibrated domain, `objective`.
 
-        Mixtures that lack a proxy which the models use have none; the objective is there when all
-        domains in `weights` are.
+        Mixtures that lack a proxy which the models use have none; the objective is there when
+        `objective` has a model of it.
         """
         known = [one for one in of if self.used <= one.proxies.keys()]
         if not known:
             return {}
         columns = {name: features(known, name) for name in self.fits}
         found = {name: fit.predict(columns[name]) for name, fit in self.fits.items()}
-        if all(name in self.fits for name in weights):
-            whole = combine({name: self.fits[name] for name in weights}, weights)
+        whole = self.objective(weights)
+        if whole is not None:
             found[OBJECTIVE] = whole.predict({name: columns[name] for name in weights})
         return {
             one.mixture.key(): {name: _at(values, place) for name, values in found.items()}

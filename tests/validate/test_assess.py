@@ -122,10 +122,43 @@ def test_two_trainings_of_each_mixture_give_the_noise_floor() -> None:
     assert len(found.to_json()["mixtures"]) == 24
 
 
-def test_too_few_mixtures_are_said_to_be_too_few() -> None:
-    found: Agreement = assess(trainings(3), KINDS, WEIGHTS, 0)
-    assert not found.fits and found.predictor is None
-    assert "cannot say" in found.headline
+@pytest.mark.parametrize("count", [3, 4, 5, 6])
+def test_too_few_mixtures_are_said_to_be_too_few(count: int) -> None:
+    found = assess(trainings(count), KINDS, WEIGHTS, 0)
+    assert not found.fits and found.predictor is None and "calibrated" not in found.proxies
+    assert ("cannot say" in found.headline) == (count < 5)
+    assert f"7 trained mixtures, {7 - count} more than there are" in found.headline
+
+
+def test_what_predicts_no_better_than_the_mean_ranks_nothing() -> None:
+    rng = np.random.default_rng(2)
+    noise = [
+        Trained(subject=one.subject, losses=(with_objective(dict.fromkeys("xa", value), WEIGHTS),))
+        for one, value in zip(trainings(9), rng.normal(size=9), strict=True)
+    ]
+    found = assess(noise, KINDS, WEIGHTS, 0)
+    assert found.fits and found.predictor is None and "calibrated" not in found.proxies
+    assert "no better than by the mean" in found.headline and "over all sizes" not in found.headline
+    body = found.to_json()
+    assert body["predictor"] is None and not any(row["predicted"] for row in body["mixtures"])
+
+
+def test_of_one_text_that_is_not_predicted_the_ranking_is_nobodys() -> None:
+    rng = np.random.default_rng(3)
+    odd = []
+    for one in trainings(12):
+        (losses,) = one.losses
+        odd.append(
+            Trained(
+                subject=one.subject,
+                losses=(with_objective({"x": losses["x"], "a": float(rng.normal())}, {"x": 1.0}),),
+            )
+        )
+    found = assess(odd, KINDS, {"x": 1.0}, 0)
+    assert found.predictor is not None and not found.fits["a"].tells
+    table = found.tables["a"]["calibrated"].overall
+    assert table["spearman"].value is None and table["decision_accuracy"].value == 0.5
+    assert found.predictor.objective({"a": 1.0}) is None
 
 
 def test_a_datamodel_never_sees_the_mixture_that_it_foretells() -> None:

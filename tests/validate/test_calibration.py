@@ -10,7 +10,7 @@ from scipy import stats
 from trainings import made_up, rows
 
 from ablate.search.predictors.predictor import Array
-from ablate.validate.calibration import Fitted, calibrate
+from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
 from ablate.validate.held_out import wilson
 from ablate.validate.regressions import PENALTIES, Model, candidates, fit_rows, stacked
 
@@ -159,7 +159,7 @@ def test_the_belief_is_the_prediction_before_its_noise() -> None:
 
 
 def test_what_was_written_predicts_the_same() -> None:
-    for count, used in ((12, ["merge", "size"]), (25, None), (4, ["merge"]), (6, [])):
+    for count, used in ((12, ["merge", "size"]), (25, None), (7, ["merge"]), (8, [])):
         features, trained = made_up(count, seed=11)
         given = {name: features[name] for name in (features if used is None else used)}
         fit = calibrate(given, trained)
@@ -195,9 +195,32 @@ def test_few_mixtures_carry_only_small_models() -> None:
     for count in range(4, 10):
         parameters = [model.parameters for model in candidates(features, count)]
         assert max(parameters[1:], default=1) <= max(count - 3, 1)
-    fit = calibrate(rows(features, slice(4)), trained[:4])
-    assert fit.model == "mean" and fit.errors().r2 == pytest.approx(0)
-    assert (fit.predict(features).mean == trained[:4].mean()).all()
+    fit = calibrate({}, trained)
+    assert fit.model == "mean" and fit.errors().r2 == pytest.approx(0) and not fit.tells
+    assert (fit.predict(features).mean == trained.mean()).all()
+
+
+@pytest.mark.parametrize("count", range(4, 12))
+def test_nothing_is_fitted_that_no_fold_could_judge(count: int) -> None:
+    """A proxy without error: where folds may choose it they do, and below that nothing is fitted."""
+    features, trained = made_up(count, seed=17, noise=0.0, by_size=0.0)
+    if count < LEAST_MIXTURES:
+        with pytest.raises(ValueError, match="train more"):
+            calibrate(features, trained)
+        return
+    fit = calibrate(features, trained)
+    assert fit.tells and stats.spearmanr(fit.held_out.mean, trained).statistic == pytest.approx(1)
+
+
+def test_folds_that_predict_the_mean_tell_nothing() -> None:
+    rng = np.random.default_rng(18)
+    told = [
+        calibrate({"merge": rng.standard_normal(9)}, rng.standard_normal(9)) for _ in range(40)
+    ]
+    backwards = [
+        fit for fit in told if stats.spearmanr(fit.held_out.mean, fit.held_out.trained)[0] < -0.99
+    ]
+    assert backwards and not any(fit.tells for fit in backwards)
 
 
 def test_repeated_features_and_losses_without_spread_do_no_harm() -> None:

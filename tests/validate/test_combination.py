@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from trainings import made_up, rows
@@ -110,14 +108,6 @@ def test_intervals_of_the_sum_cover() -> None:
         fresh.append(np.mean((guess.lower <= truth) & (truth <= guess.upper)))
     assert 0.90 <= np.mean(np.array(reported, dtype=float)) <= 0.99
     assert 0.90 <= np.mean(fresh) <= 0.99
-
-
-def test_what_was_written_predicts_the_same() -> None:
-    found = combined(targets(14, seed=10))
-    again = Combination.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
-    asked = features_of(targets(9, seed=11))
-    assert again.predict(asked).lower.tolist() == found.predict(asked).lower.tolist()
-    assert again.errors() == found.errors() and again.to_json() == found.to_json()
 
 
 def test_wrong_values_are_refused() -> None:
