@@ -174,7 +174,7 @@ def demo(
         f"{study.open_workspace().table}.\n"
         f"A page to look at:   {study.open_workspace().report}\n"
         f"Ask something else:  ablate score {file} --mixture 'python, web-docs'\n"
-        f"Can it be trusted?   ablate validate {file} validate.mixtures=8",
+        f"Can it be trusted?   ablate validate {file} validate.mixtures=9",
         soft_wrap=True,
     )
 
@@ -270,19 +270,21 @@ def validate(
     overrides: Overrides = None,
     cluster: ClusterFile = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Further mixtures, each the most telling one.")
-    ] = None,
+        int,
+        typer.Option(
+            "--rounds", min=0, help="So many more than the study asks for, each the most telling."
+        ),
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Train some mixtures for real and say how far the proxies can be trusted."""
-    extra = [] if rounds is None else [f"validate.rounds={rounds}"]
-    asked, where = _load(study, [*(overrides or ()), *extra], cluster)
+    asked, where = _load(study, overrides, cluster)
     from ablate import engine
     from ablate.agreement_table import agreement_tables
     from ablate.tables import console
 
     set_quiet(json)
-    found = engine.validate(asked, cluster=where)
+    found = engine.validate(asked, cluster=where, rounds=rounds)
     if json:
         _print_json(found.to_json())
         return

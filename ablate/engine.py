@@ -89,15 +89,17 @@ def validate(
     board: Leaderboard | None = None,
     *,
     cluster: Cluster | None = None,
+    rounds: int = 0,
 ) -> Agreement:
     """Return how well proxies predict models truly trained on mixtures, and calibrate them.
 
     The mixtures are chosen from those that a search scored (`validate` in the study says how many
-    and how); `pool` and `board` are the study's own, given to say what comes before.
+    and how); `pool` and `board` are the study's own, given to say what comes before. `rounds` more
+    are trained beside those that the study asks for, each the one that tells most about the best.
     """
     where = cluster or Cluster()
     with _held(study) as workspace, tracked(study, workspace, where, "validate"):
-        found, _ = validate_study(study, workspace, pool, where)
+        found, _ = validate_study(study, workspace, pool, where, rounds)
         return found
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
-import numpy as np
-
 from ablate.errors import RunError, StudyError
 from ablate.models.pool import ModelPool
 from ablate.on_ray import answer, average_logits, run_jobs
@@ -22,33 +20,42 @@ from ablate.study import MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.stages import TrainedRun
 from ablate.validate.agreement import Agreement, Trained, assess, fit_trained
-from ablate.validate.choice import stratified
+from ablate.validate.calibration import LEAST_MIXTURES
+from ablate.validate.choice import drawn_blindly, stratified
 from ablate.validate.knowledge_gradient import most_telling
+from ablate.validate.predictor import Predictor
 from ablate.validate.runs import candidate_of, trained_pool, trained_run
-from ablate.validate.subjects import MERGE, OBJECTIVE, Subject, features, with_objective
+from ablate.validate.subjects import MERGE, Subject, features, with_objective
 from ablate.workspace import Workspace, write_json
 
 
 @stage("validate")
 def validate_study(
-    study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
+    study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster, rounds: int = 0
 ) -> tuple[Agreement, Leaderboard]:
     """Train the chosen mixtures, score them, and write agreement.json and the table.
 
-    Returns the agreement, and the board as it is ranked with what was calibrated. Raises StudyError
-    when no merged mixture is scored, WorkspaceError that names the verb to run first.
+    `validate.rounds` of the study are done once: with `mixtures + rounds` trained nothing is left
+    to do. `rounds` are so many more whatever is trained. Returns the agreement, and the board as
+    it is ranked with what was calibrated. Raises StudyError when no merged mixture is scored, or
+    when too few are trained for rounds, WorkspaceError that names the verb to run first.
     """
     settings = study.validate_ or ValidateSettings()
     standing = standing_of(study, workspace, pool)
     board = standing.leaderboard(Journal(workspace.journal))
+    known = _trainable(standing, board)
     chosen, control = _chosen(standing, board, settings)
+    rounds += rounds_left(known, chosen, settings)
+    if rounds:
+        check_rounds(known, chosen, settings)
     _train_and_score(standing, chosen, settings, cluster)
-    for number in range(settings.rounds):
-        subject = _most_telling(standing, settings)
-        if subject is None:
+    for number in range(rounds):
+        following = _most_telling(standing, settings)
+        if following is None:
             note(f"validate: all mixtures are trained after {number} rounds")
             break
-        note(f"validate: round {number + 1} of {settings.rounds} trains {subject.name}")
+        subject, why = following
+        note(f"validate: round {number + 1} of {rounds} trains {subject.name}, {why}")
         _train_and_score(standing, [subject], settings, cluster)
     found = _assessed(standing, settings, control, cluster)
     write_json(workspace.agreement, found.to_json())
@@ -60,43 +67,59 @@ def validate_study(
 def choose_mixtures(
     known: Sequence[Subject], settings: ValidateSettings, done: Set[str] = frozenset()
 ) -> tuple[list[Subject], str | None]:
-    """Return which of `known` to train, and the key of the control that was drawn blindly.
+    """Return which of `known`, best first, to train, and the key of the control among them.
 
-    The search's best is always among them. Mixtures whose keys are in `done`, trained already,
-    count before others are chosen. Raises StudyError when there are none.
+    Mixtures whose keys are in `done`, trained already, count before others are chosen. There is
+    always room made for the first, the search's best, where anything is chosen beside them, and
+    then for a control that the seed draws. Raises StudyError when there are none.
     """
     if not known:
         raise StudyError(
-            "validate must have scored mixtures of two units or more whose text is in the corpus, "
-            "got none; run `ablate search`"
+            "validate must have scored mixtures of two units or more whose text is in the corpus "
+            "and whose units and seed are scored, got none; run `ablate search`"
         )
-    scores = [_score(one) for one in known]
-    keys = [one.mixture.key() for one in known]
-
-    def spread(count: int, must: Sequence[int], control: bool) -> list[int]:
-        return stratified(
-            [one.size for one in known],
-            scores,
-            keys,
-            max(count, len(must)),
-            must=must,
-            allowed_sizes=settings.sizes,
-            control=control,
-            rng_seed=settings.rng_seed,
-        )
-
-    best = min(range(len(known)), key=lambda place: (scores[place], keys[place]))
-    first = spread(min(2, len(known)), [best], control=True)
-    taken = [place for place, key in enumerate(keys) if key in done]
-    places = spread(settings.mixtures, list(dict.fromkeys([*first, *taken])), control=False)
-    sizes = {one.size for one in known}
-    if settings.sizes is not None and not sizes & set(settings.sizes):
+    sizes, keys = [one.size for one in known], [one.mixture.key() for one in known]
+    allowed = [key for one, key in zip(known, keys, strict=True) if _is_allowed(one, settings)]
+    if not allowed:
         raise StudyError(
-            f"validate.sizes must name sizes of scored mixtures, got {list(settings.sizes)}; there "
-            f"are {sorted(sizes)}"
+            f"validate.sizes must name sizes of scored mixtures, got {list(settings.sizes or ())}; "
+            f"there are {sorted(set(sizes))}"
         )
-    chosen = [known[place] for place in places]
-    return chosen, chosen[1].mixture.key() if len(chosen) > 1 else None
+    control = keys.index(allowed[drawn_blindly(allowed, settings.rng_seed)])
+    trained = [place for place, key in enumerate(keys) if key in done]
+    places = stratified(
+        sizes,
+        range(len(known)),
+        keys,
+        max(settings.mixtures, len(trained)),
+        must=[0, control],
+        done=trained,
+        allowed_sizes=settings.sizes,
+    )
+    return [known[place] for place in places], keys[control] if control in places else None
+
+
+def rounds_left(
+    known: Sequence[Subject], chosen: Sequence[Subject], settings: ValidateSettings
+) -> int:
+    """Return how many of the study's rounds are still to be done once all `chosen` are trained."""
+    beyond = max(0, len(chosen) - settings.mixtures)
+    return max(0, settings.rounds - beyond) if len(chosen) < len(known) else 0
+
+
+def check_rounds(
+    known: Sequence[Subject], chosen: Sequence[Subject], settings: ValidateSettings
+) -> None:
+    """Raise StudyError where rounds would follow fewer mixtures than a calibration takes."""
+    if len(chosen) < min(LEAST_MIXTURES, sum(_is_allowed(one, settings) for one in known)):
+        raise StudyError(
+            f"validate.rounds must follow {LEAST_MIXTURES} trained mixtures or more, got "
+            f"{len(chosen)}; raise validate.mixtures to {LEAST_MIXTURES}, or leave out the rounds"
+        )
+
+
+def _is_allowed(one: Subject, settings: ValidateSettings) -> bool:
+    return settings.sizes is None or one.size in settings.sizes
 
 
 def mixture_jobs(standing: Standing) -> list[TrainingJob]:
@@ -113,7 +136,10 @@ def _chosen(
     standing: Standing, board: Leaderboard, settings: ValidateSettings
 ) -> tuple[list[Subject], str | None]:
     done = {one.subject.mixture.key() for one in _trained(standing, board, settings)}
-    return choose_mixtures(_trainable(standing, board), settings, done)
+    mixtures = (row.candidate.mixture for row in board.mixtures)
+    ranks = {one.key(): rank for rank, one in enumerate(mixtures) if one is not None}
+    known = sorted(_trainable(standing, board), key=lambda one: ranks[one.mixture.key()])
+    return choose_mixtures(known, settings, done)
 
 
 def _trainable(standing: Standing, board: Leaderboard) -> list[Subject]:
@@ -132,11 +158,6 @@ def _trainable(standing: Standing, board: Leaderboard) -> list[Subject]:
         and here.issuperset(one.mixture.partitions)
         and asked in one.proxies
     ]
-
-
-def _score(subject: Subject) -> float:
-    """Return what the search went by: the merge's objective, or the ensemble's without a merge."""
-    return subject.proxies[MERGE if MERGE in subject.proxies else ENSEMBLE][OBJECTIVE]
 
 
 def _runs(
@@ -216,25 +237,33 @@ def _losses(
     )
 
 
-def _most_telling(standing: Standing, settings: ValidateSettings) -> Subject | None:
-    """Return the untrained mixture whose training shrinks the doubt about the best one most."""
+def _most_telling(standing: Standing, settings: ValidateSettings) -> tuple[Subject, str] | None:
+    """Return the mixture to train next, and why; None when all are trained.
+
+    The one whose training shrinks the doubt about the best one most; the next of the even spread
+    where what is trained predicts none of those that are left.
+    """
     board = standing.leaderboard(Journal(standing.workspace.journal))
     trained = _trained(standing, board, settings)
     done = {one.subject.mixture.key() for one in trained}
     known = _trainable(standing, board)
-    sizes = settings.sizes
-    untrained = np.array(
-        [one.mixture.key() not in done and (sizes is None or one.size in sizes) for one in known]
-    )
-    if not untrained.any():
+
+    def is_open(one: Subject) -> bool:
+        return one.mixture.key() not in done and _is_allowed(one, settings)
+
+    if not any(map(is_open, known)):
         return None
     weights = standing.frame.weights
-    _, whole = fit_trained(trained, weights, weights)
-    if whole is None:
-        raise StudyError(
-            f"validate.rounds must follow four trained mixtures or more, got {len(trained)}; "
-            "raise validate.mixtures"
-        )
-    columns = {name: features(known, name) for name in weights}
+    fits, _ = fit_trained(trained, weights, weights)
+    found = Predictor(domains=standing.frame.domains, fits=fits)
+    whole = found.objective(weights)
+    foretold = [one for one in known if found.used <= one.proxies.keys()]
+    if whole is None or not any(map(is_open, foretold)):
+        more = settings.model_copy(update={"mixtures": len(done) + 1})
+        chosen, _ = _chosen(standing, board, more)
+        subject = next(one for one in chosen if one.mixture.key() not in done)
+        return subject, "the next of the spread: nothing is calibrated for it"
+    columns = {name: features(foretold, name) for name in weights}
     mean, covariance, noise = whole.belief(columns)
-    return known[most_telling(mean, covariance, noise, open=untrained)]
+    place = most_telling(mean, covariance, noise, open=[is_open(one) for one in foretold])
+    return foretold[place], "which tells most about the best one"

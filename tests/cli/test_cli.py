@@ -173,7 +173,7 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "STUDY", "--mixture", "best"], "ablate prepare"),
         (["export", "STUDY", "--to", "x"], "ablate prepare"),
         (["validate", "STUDY"], "ablate prepare"),
-        (["validate", "STUDY", "--rounds", "-1"], "validate.rounds"),
+        (["validate", "STUDY", "--rounds", "-1"], "--rounds"),
         (["plan", "STUDY", "validate={mixtures: 0}"], "validate.mixtures"),
         (["plan", "STUDY", "validate={tokens: fixd}"], "validate.tokens"),
         (["plan", "STUDY", "train.replay={fraction: 1.0}"], "train.replay.fraction"),

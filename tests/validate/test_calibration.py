@@ -214,9 +214,7 @@ def test_nothing_is_fitted_that_no_fold_could_judge(count: int) -> None:
 
 def test_folds_that_predict_the_mean_tell_nothing() -> None:
     rng = np.random.default_rng(18)
-    told = [
-        calibrate({"merge": rng.standard_normal(9)}, rng.standard_normal(9)) for _ in range(40)
-    ]
+    told = [calibrate({"merge": rng.standard_normal(9)}, rng.standard_normal(9)) for _ in range(40)]
     backwards = [
         fit for fit in told if stats.spearmanr(fit.held_out.mean, fit.held_out.trained)[0] < -0.99
     ]
