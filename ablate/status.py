@@ -66,7 +66,8 @@ def status(study: Study) -> Status:
             Journal(workspace.journal), ensembles=False
         )
         trials, mixtures, failed = len(board.trials), len(board.mixtures), len(board.failed)
-        trained, validated = len(board.trained), board.is_calibrated
+        trained = len({row.candidate.mixture for row in board.trained})
+        validated = board.is_calibrated
     return Status(
         workspace=workspace.location,
         prepared=corpus is not None,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from ablate.report.wording import plural
 
 MERGE = "merge"
 OBJECTIVE = "objective"
@@ -35,6 +39,9 @@ MEASURES = {
 MOST_GROUPS = 6
 """Groups of sizes that a scatter tells apart by symbol."""
 
+LEAST_OF_SIZE = 3
+"""Mixtures of a size from which there is an agreement within it."""
+
 Measured = tuple[float, float | None, float | None]
 
 
@@ -53,9 +60,30 @@ class Seen:
 
 
 def trained(agreement: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what is known of each trained mixture, in the order of the file."""
+    """Return what is known of each training of a mixture, in the order of the file."""
     rows = agreement.get("mixtures")
     return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+
+
+def mixtures(agreement: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the first training of each mixture."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in trained(agreement):
+        found.setdefault(json.dumps([row.get("partitions"), row.get("weights")]), row)
+    return list(found.values())
+
+
+def counted(agreement: Mapping[str, Any]) -> str:
+    """Return how many mixtures were trained, and how often where that is more."""
+    count, trainings = len(mixtures(agreement)), len(trained(agreement))
+    times = f", in {trainings:,} trainings" if trainings > count else ""
+    return f"{plural(count, 'mixture')} trained for real{times}"
+
+
+def compared(agreement: Mapping[str, Any]) -> int:
+    """Return how many trained mixtures are of a size of which there are three or more."""
+    sizes = Counter(_size(row) for row in mixtures(agreement))
+    return sum(count for count in sizes.values() if count >= LEAST_OF_SIZE)
 
 
 def kinds_of(agreement: Mapping[str, Any]) -> dict[str, str]:

@@ -158,12 +158,13 @@ def _limits(content: ReportContent) -> list[Html]:
 
 def _checked(content: ReportContent) -> str:
     agreement = content.agreement or {}
-    trained = len(agreed.trained(agreement))
-    parts = [f"{plural(trained, 'mixture')} trained for real."]
+    parts = [f"{agreed.counted(agreement)}."]
+    ranked = agreed.compared(agreement)
+    which = "them" if ranked == len(agreed.mixtures(agreement)) else f"{ranked:,} of them"
     if headline := str(agreement.get("headline") or ""):
         parts.append(headline)
     for measure, text in (
-        ("spearman", "Within a size the merge ranks them with Spearman {}."),
+        ("spearman", f"Within a size the merge ranks {which} with Spearman {{}}."),
         (
             "decision_accuracy",
             "Of two of the same size it names the better one with a chance of {}.",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablate.report import agreement as agreed
 from ablate.report.html import Html, details, element, joined, paragraph, section, table
-from ablate.report.wording import percent, plural
+from ablate.report.wording import percent
 
 SHOWN = ("spearman", "decision_accuracy", "regret_share")
 DIGITS = {"regret": 4, "regret_share": 1}
@@ -27,14 +27,13 @@ def agreement_section(agreement: Mapping[str, Any] | None, charts: Mapping[str, 
                 " trains some, says how well the proxy ranks them, and calibrates it.",
             ),
         )
-    trained = agreed.trained(agreement)
-    controls = sum(bool(row.get("control")) for row in trained)
+    controls = sum(bool(row.get("control")) for row in agreed.mixtures(agreement))
     random = f", {controls} of them drawn at random as a control" if controls else ""
     return section(
         "agreement",
         title,
         paragraph(str(agreement.get("headline") or "No headline was given."), class_="lead"),
-        paragraph(f"{plural(len(trained), 'mixture')} trained for real{random}."),
+        paragraph(f"{agreed.counted(agreement)}{random}."),
         charts["agreement"],
         _summary(agreement),
         details("Every measure", _measures(agreement)),

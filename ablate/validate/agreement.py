@@ -95,7 +95,7 @@ class Agreement:
     @property
     def headline(self) -> str:
         """Return the answer in a few sentences: does the merge predict, and beat the baselines?"""
-        first = first_line(self.summary, len(self.trained))
+        first = first_line(self.summary, [one.subject.size for one in self.trained])
         if self.objective_fit is None:
             return f"{first} {too_few_line(len(self.trained), LEAST_MIXTURES)}"
         if not self.objective_fit.tells:

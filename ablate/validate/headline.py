@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
+from ablate.validate.measures import LEAST_MIXTURES
 from ablate.validate.statistics import Estimate
 
 Summary = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
@@ -24,17 +26,22 @@ MEASURE = "spearman"
 CALIBRATED = "calibrated"
 
 
-def first_line(summary: Summary, mixtures: int) -> str:
-    """Return whether the first proxy predicts trained models, and which others it does not beat."""
+def first_line(summary: Summary, sizes: Sequence[int]) -> str:
+    """Return whether the first proxy predicts trained models, and which others it does not beat.
+
+    `sizes` [n] are those of the trained mixtures: one beside fewer than two of its size is not ranked.
+    """
     proxy, *others = [name for name in summary if name != CALIBRATED]
     mine = _value(summary, proxy)
     if mine is None:
         return (
-            f"{mixtures} trained mixture(s) cannot say how well {_name(proxy)} predicts: three of one "
+            f"{len(sizes)} trained mixture(s) cannot say how well {_name(proxy)} predicts: three of one "
             "size are needed; train more (validate.mixtures) or fewer sizes (validate.sizes)."
         )
+    ranked = sum(count for count in Counter(sizes).values() if count >= LEAST_MIXTURES)
+    part = "" if ranked == len(sizes) else f"{ranked} of "
     head = (
-        f"Within a size, {_name(proxy)} ranks {mixtures} trained mixtures with Spearman "
+        f"Within a size, {_name(proxy)} ranks {part}{len(sizes)} trained mixtures with Spearman "
         f"{_interval(summary, proxy)} on average over all texts"
     )
     ahead = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,18 @@ from ablate.study import Study, load_study
 from ablate.validate.agreement import Agreement
 
 CLUSTER = Cluster(cpus=2)
-ASKED = "validate={mixtures: 5}"
+# Four partitions: six pairs, four of three, the one of all, and the one that has two units.
+SOURCES = (
+    "corpus.sources=[{path: data/python.jsonl.gz, partition: python, max_tokens: 25_000}, "
+    "{path: data/headers.jsonl, partition: headers, max_tokens: 14_000}, "
+    "{path: data/tests.jsonl, partition: sessions, max_tokens: 14_000}, "
+    "{path: data/more.jsonl, partition: more, max_tokens: 14_000}]"
+)
+ASKED = "validate={mixtures: 8}"
 
 
 def study(folder: Path, *overrides: str) -> Study:
-    return load_study(folder / "study.yaml", overrides)
+    return load_study(folder / "study.yaml", (SOURCES, *overrides))
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -58,6 +66,7 @@ def model_of(folder: Path, row: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def validated(ran: Path) -> tuple[Path, Agreement]:
+    engine.run(study(ran), cluster=CLUSTER)
     return ran, engine.validate(study(ran, ASKED), cluster=CLUSTER)
 
 
@@ -66,7 +75,9 @@ def test_every_mixture_is_trained_on_its_units_text_and_scored_like_any_model(
 ) -> None:
     ran, found = validated
     trained = rows(ran, "trained")
-    assert len(trained) == len(found.trained) == 5  # all there are
+    assert len(trained) == len(found.trained) == 8
+    sizes = Counter(row["size"] for row in trained)
+    assert sum(count for count in sizes.values() if count >= 3) >= 7
     assert sum(one.control for one in found.trained) == 1
     units = {(r["partitions"][0], r["unit"]): r["tokens"] for r in rows(ran, "unit")}
     for row in trained:
@@ -91,13 +102,13 @@ def test_averaged_logits_of_the_members_are_a_baseline(validated: tuple[Path, Ag
         tuple(row["partitions"]) for row in rows(ran, "trained")
     }
     row = next(row for row in averaged if row["size"] == 3)
-    members = [
+    members = [  # of each unit, the weight of its partition by its number of units
         (AutoModelForCausalLM.from_pretrained(folder), weight / len(folders))
         for name, weight in zip(row["partitions"], row["weights"], strict=True)
         for folders in [list((ran / "work/models").glob(f"unit-{name}-*"))]
         for folder in folders
     ]
-    assert len(members) == 4
+    assert len(members) == 3 + ("python" in row["partitions"])
     nats, count = 0.0, 0
     with torch.no_grad():
         for window in windows_of(ran, "reference"):
@@ -127,7 +138,10 @@ def test_agreement_can_be_recomputed_from_the_table(validated: tuple[Path, Agree
             assert value == pytest.approx(spearmanr(*zip(*same, strict=True)).statistic)
     assert body["targets"]["reference"] == "domain" and body["targets"]["python"] == "partition"
     assert set(found.proxies) >= {"merge", "ensemble", "members_mean", "datamodel", "mixing_law"}
-    assert body["headline"].startswith("Within a size, the merge ranks 5 trained mixtures")
+    sizes = Counter(r["size"] for r in trained.values())
+    ranked = sum(count for count in sizes.values() if count >= 3)
+    said = "8" if ranked == 8 else f"{ranked} of 8"
+    assert body["headline"].startswith(f"Within a size, the merge ranks {said} trained mixtures")
     beaten = [
         name
         for name in found.proxies[1:]
@@ -145,7 +159,7 @@ def test_the_leaderboard_ranks_by_predictions_and_says_so(
     board = engine.leaderboard(study(ran, ASKED))
     assert board.is_calibrated
     losses = [row.predicted_objective.loss for row in board.mixtures if row.predicted_objective]
-    assert losses == sorted(losses) and len(losses) == 7
+    assert losses == sorted(losses) and len(losses) == 15
     for row in board.mixtures:
         whole = row.predicted_objective
         assert whole is not None and whole.lower <= whole.loss <= whole.upper
@@ -201,9 +215,11 @@ def test_an_altered_agreement_is_refused_by_name(validated: tuple[Path, Agreemen
 @pytest.mark.slow
 def test_rounds_and_replicates_train_what_they_say(validated: tuple[Path, Agreement]) -> None:
     ran, _ = validated
-    asked = "validate={mixtures: 4, tokens: fixed, rounds: 1, replicates: 2}"
-    found = engine.validate(study(ran, asked), cluster=CLUSTER)
-    assert len(found.trained) == 5 and all(len(one.losses) == 2 for one in found.trained)
+    asked = study(ran, "validate={mixtures: 7, tokens: fixed, rounds: 1, replicates: 2}")
+    for further, count in ((0, 8), (0, 8), (1, 9)):
+        found = engine.validate(asked, cluster=CLUSTER, rounds=further)
+        assert len(found.trained) == count
+    assert all(len(one.losses) == 2 for one in found.trained)
     assert all(one.losses[0] != one.losses[1] for one in found.trained)
     assert found.noise_floor.keys() == found.targets.keys()
     engine.validate(study(ran, ASKED), cluster=CLUSTER)
@@ -231,3 +247,8 @@ def test_impossible_choices_are_named(validated: tuple[Path, Agreement]) -> None
     ran, _ = validated
     with pytest.raises(StudyError, match=r"validate\.sizes"):
         engine.validate(study(ran, "validate={mixtures: 3, sizes: [9]}"), cluster=CLUSTER)
+    models = set((ran / "work/models").iterdir())
+    few = study(ran, "validate={mixtures: 3, tokens: fixed, rounds: 1}")
+    with pytest.raises(StudyError, match=r"validate\.rounds must follow 7 .* got 3"):
+        engine.validate(few, cluster=CLUSTER)
+    assert set((ran / "work/models").iterdir()) == models

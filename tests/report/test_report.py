@@ -200,6 +200,23 @@ def test_agreement_is_shown_and_its_first_line_is_the_headline(maker: Maker) -> 
     assert "What this can tell" not in text and "Checked by training" in text
 
 
+def test_trainings_of_one_mixture_count_once_and_a_lonely_size_is_not_ranked(maker: Maker) -> None:
+    board = maker.board(maker.subsets())
+    agreement = maker.agreement(board)
+    mixtures = agreement["mixtures"]
+    agreement["mixtures"] = [{**row, "replicate": n} for row in mixtures for n in range(2)]
+    sizes = [row["size"] for row in mixtures]
+    ranked = sum(sizes.count(size) >= 3 for size in sizes)
+    assert 0 < ranked < len(mixtures)
+    text = "".join(Page(render(maker.content(board, agreement))).text)
+    assert (
+        text.count(f"{len(mixtures)} mixtures trained for real, in {2 * len(mixtures)} train") == 2
+    )
+    assert f"ranks {ranked} of them with Spearman" in text
+    controls = sum(row["control"] for row in mixtures)
+    assert f"{controls} of them drawn at random" in text
+
+
 def test_missing_values_of_agreement_leave_gaps(maker: Maker) -> None:
     board = maker.board(maker.subsets())
     agreement = maker.agreement(board)

@@ -122,6 +122,11 @@ def test_two_trainings_of_each_mixture_give_the_noise_floor() -> None:
     assert len(found.to_json()["mixtures"]) == 24
 
 
+def test_the_first_line_counts_what_was_ranked() -> None:
+    assert "the merge ranks 12 trained mixtures with" in assessed().headline
+    assert "the merge ranks 3 of 5 trained mixtures with" in assessed(5).headline
+
+
 @pytest.mark.parametrize("count", [3, 4, 5, 6])
 def test_too_few_mixtures_are_said_to_be_too_few(count: int) -> None:
     found = assess(trainings(count), KINDS, WEIGHTS, 0)
