@@ -44,7 +44,7 @@ from ablate.train.job import TrainingJob
 from ablate.train.recipe import own_tokens
 from ablate.train.stages import TrainedRun, mixture_job
 from ablate.validate.predictor import Predictor
-from ablate.validate.runs import candidate_of, recalled_run
+from ablate.validate.runs import candidate_of, is_asked, recalled_run
 from ablate.validate.subjects import LOWEST, MEAN, MERGE, OBJECTIVE, Subject, subjects
 from ablate.workspace import Workspace, fingerprint, read_json
 
@@ -141,7 +141,8 @@ class Standing:
         codes = {one.method: code_mark(one.method) for one in self._own_merges}
         recalled = (recall(self.pool, record) for record in journal.records.values())
         candidates += [one for one in recalled if one and one.code in (None, codes.get(one.method))]
-        candidates += [candidate_of(job, run) for run, job in self.trained(journal)]
+        trained = [(run, candidate_of(job, run)) for run, job in self.trained(journal)]
+        candidates += [candidate for _, candidate in trained]
         units = self.unit_losses(journal)
         rows = [self.trial(journal, candidate, units) for candidate in candidates]
         if ensembles or (self.predictor is not None and ENSEMBLE in self.predictor.used):
@@ -158,7 +159,11 @@ class Standing:
             weights=self.frame.weights,
             group_tokens=self.group_tokens,
             goals=self.frame.goals or {},
+            asked=frozenset(candidate.key for run, candidate in trained if self._is_asked(run)),
         )
+
+    def _is_asked(self, run: TrainedRun) -> bool:
+        return is_asked(self.study, self.corpus, self.study.validate_ or ValidateSettings(), run)
 
     def trained(self, journal: Journal) -> list[tuple[TrainedRun, TrainingJob]]:
         """Return the runs on whole mixtures that are scored, were this study to train them now.
@@ -294,22 +299,25 @@ class Standing:
             return rows
         known = self.subjects(rows)
         found = self.predictor.predict(list(known.values()), self.frame.weights)
-        return [self._with_prediction(row, found) for row in rows]
+        whole = any(OBJECTIVE in each for each in found.values())
+        return [self._with_prediction(row, found, whole) for row in rows]
 
-    def _with_prediction(self, row: Trial, found: Mapping[str, Mapping[str, Predicted]]) -> Trial:
+    def _with_prediction(
+        self, row: Trial, found: Mapping[str, Mapping[str, Predicted]], whole: bool
+    ) -> Trial:
         mixture = row.candidate.mixture
         kind = row.candidate.kind
         single = kind == "unit" and self.pool.units_of()[row.partitions[0]] == 1
         if single and row.scores and row.partitions[0] not in self.alone:
             own = {name: Predicted(loss, loss, loss) for name, loss in row.losses.items()}
             value = row.objective
-            whole = None if value is None else Predicted(value, value, value)
-            return replace(row, predicted=own, predicted_objective=whole)
+            certain = Predicted(value, value, value) if whole and value is not None else None
+            return replace(row, predicted=own, predicted_objective=certain)
         if not (single or kind == "proxy") or mixture is None or mixture.key() not in found:
             return row
         values = dict(found[mixture.key()])
-        whole = values.pop(OBJECTIVE, None)
-        return replace(row, predicted=values, predicted_objective=whole)
+        objective = values.pop(OBJECTIVE, None)
+        return replace(row, predicted=values, predicted_objective=objective)
 
     def _ensembles(
         self, journal: Journal, candidates: Sequence[Candidate], units: UnitLosses

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.corpus import Corpus
-from ablate.report.leaders import leaders_of
 from ablate.report.wording import count
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
+from ablate.search.leaders import leaders_of
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
 from ablate.status import Status
@@ -67,7 +67,7 @@ def units_table(board: Leaderboard) -> Table:
     width = (WIDTH - LABEL_WIDTH) // max(1, len(names)) - 1
     for name in names:
         table.add_column(Text(_short(name, width)), justify="right", no_wrap=True)
-    rows = [row for row in board.trials if row.candidate.kind in ("seed", "unit") and row.scores]
+    rows = [row for row in board.trials if row.candidate.kind in ("seed", "unit") and not row.error]
     best = {name: min(row.losses[name] for row in rows) for name in names} if rows else {}
     for row in rows[: UNITS_SHOWN + 1]:
         cells = [
@@ -177,7 +177,7 @@ def _value(row: Trial, board: Leaderboard) -> str:
 
 def _prediction(row: Trial, board: Leaderboard) -> tuple[str, ...]:
     found = row.predicted_objective
-    return (f"{found.loss:.4f}",) if board.is_calibrated and found is not None else ()
+    return ("" if found is None else f"{found.loss:.4f}",) if board.is_calibrated else ()
 
 
 def trial_table(row: Trial) -> Table:

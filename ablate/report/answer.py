@@ -10,9 +10,9 @@ from scipy import stats
 
 from ablate.errors import StudyError
 from ablate.mixture import member_mixture
-from ablate.report.leaders import Leaders, leaders_of
 from ablate.report.wording import mixture_label
 from ablate.search.leaderboard import Leaderboard
+from ablate.search.leaders import Leaders, leaders_of
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
 
@@ -57,7 +57,7 @@ class Answer:
 
     `value` is what the best is best by, `interval` that of its prediction; `trained` the loss of a
     model truly trained on it. `everything_missing` says whether the mixture of all partitions still
-    has to be scored.
+    has to be scored, `is_everything` whether the best one is that.
     """
 
     best: Trial | None
@@ -70,6 +70,7 @@ class Answer:
     comparisons: tuple[Comparison, ...]
     leaders: Leaders | None
     everything_missing: bool
+    is_everything: bool
     level: float
 
     def against(self, kind: str) -> Comparison | None:
@@ -86,7 +87,7 @@ def answer_of(board: Leaderboard, level: float = 0.95) -> Answer:
     return Answer(
         best=best,
         label="" if best is None else mixture_label(best, board),
-        value=None if best is None else worth(board, best),
+        value=None if best is None else board.worth(best),
         interval=None if best is None else predicted_interval(board, best),
         trained=None if best is None else trained_loss(board, best),
         calibrated=board.is_calibrated,
@@ -94,23 +95,13 @@ def answer_of(board: Leaderboard, level: float = 0.95) -> Answer:
         comparisons=tuple(
             compare(board, best, row, kind, level)
             for kind, row in rivals
-            if best and row and row.candidate.key != best.candidate.key and _comparable(board, row)
+            if best and row and not _same(best, row) and board.worth(row) is not None
         ),
         leaders=leaders_of(board, level),
         everything_missing=everything is None,
+        is_everything=best is not None and everything is not None and _same(best, everything),
         level=level,
     )
-
-
-def worth(board: Leaderboard, row: Trial) -> float:
-    """Return what a row is ranked by: its predicted loss on a calibrated board, else its objective.
-
-    A seed or a trained model is what it is: its loss is no prediction.
-    """
-    if board.is_calibrated and row.predicted_objective is not None:
-        return row.predicted_objective.loss
-    assert row.objective is not None
-    return row.objective
 
 
 def predicted_interval(board: Leaderboard, row: Trial) -> tuple[float, float] | None:
@@ -134,17 +125,18 @@ def trained_loss(board: Leaderboard, row: Trial) -> float | None:
 
 
 def compare(board: Leaderboard, best: Trial, row: Trial, kind: str, level: float) -> Comparison:
-    """Return how far `best` lies below `row`, both with an objective."""
-    gain = worth(board, row) - worth(board, best)
+    """Return how far `best` lies below `row`, both ranked by something."""
+    value, least = board.worth(row), board.worth(best)
+    assert value is not None and least is not None
     lower, upper, probability = _paired(board, best, row, level)
     return Comparison(
         kind=kind,
         row=row,
         label=mixture_label(row, board),
-        value=worth(board, row),
+        value=value,
         interval=predicted_interval(board, row),
         trained=trained_loss(board, row),
-        gain=gain,
+        gain=value - least,
         lower=lower,
         upper=upper,
         probability=probability,
@@ -167,10 +159,10 @@ def _paired(
     return gain - half, gain + half, found.probability
 
 
-def _comparable(board: Leaderboard, row: Trial) -> bool:
-    """Return whether a row may stand beside predictions: by its own, or as a model that exists."""
-    exists = row.candidate.kind in ("seed", "trained")
-    return not board.is_calibrated or exists or row.predicted_objective is not None
+def _same(one: Trial, other: Trial) -> bool:
+    """Return whether two rows are of one mixture, though by different merges of it."""
+    mixture, beside = one.candidate.mixture, other.candidate.mixture
+    return mixture is not None and beside is not None and mixture.key() == beside.key()
 
 
 def _rivals(
@@ -199,10 +191,12 @@ def _everything(board: Leaderboard) -> Trial | None:
 
 
 def _single(board: Leaderboard) -> Trial | None:
-    """Return the best single partition, or the best unit where partitions were not merged."""
+    """Return the best single partition; one whose units were not merged counts by its best unit."""
     alone = [row for row in board.trials if row.size == 1 and row.objective is not None]
-    whole = _lowest(board, (row for row in alone if _is_whole(row, board)))
-    return whole or _lowest(board, (row for row in alone if row.candidate.kind == "unit"))
+    whole = [row for row in alone if _is_whole(row, board)]
+    merged = {row.partitions for row in whole}
+    units = [r for r in alone if r.candidate.kind == "unit" and r.partitions not in merged]
+    return _lowest(board, [*whole, *units])
 
 
 def _is_whole(row: Trial, board: Leaderboard) -> bool:
@@ -213,5 +207,10 @@ def _is_whole(row: Trial, board: Leaderboard) -> bool:
 
 
 def _lowest(board: Leaderboard, rows: Iterable[Trial]) -> Trial | None:
-    scored = [row for row in rows if row.objective is not None]
-    return min(scored, key=lambda row: (worth(board, row), row.partitions), default=None)
+    """Return the row that is ranked first; those that are ranked by nothing come last."""
+
+    def key(row: Trial) -> tuple[float, float, tuple[str, ...]]:
+        value = board.worth(row)
+        return math.inf if value is None else value, row.objective or 0.0, row.partitions
+
+    return min((row for row in rows if row.objective is not None), key=key, default=None)

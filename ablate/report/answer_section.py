@@ -78,8 +78,6 @@ def _lead(content: ReportContent) -> list[object]:
         f" has {what}: {nats(answer.value)}{_around(answer.interval)} nats per token, "
         f"{objective_words(board.weights)}.",
     ]
-    if answer.trained is not None:
-        parts.append(f" A model truly trained on it has {nats(answer.trained)}.")
     beside = [
         f"{_lower(item)} than {what}{_named(item)}"
         for kind, what in (
@@ -93,8 +91,12 @@ def _lead(content: ReportContent) -> list[object]:
         parts.append(f" That is {listed(beside)}.")
     if answer.everything_missing:
         parts.append(" The mixture of all partitions is not scored.")
-    elif answer.against(EVERYTHING) is None:
+    elif answer.is_everything:
         parts.append(" It is the mixture of all partitions.")
+    elif answer.against(EVERYTHING) is None:
+        parts.append(" Of the mixture of all partitions nothing is predicted.")
+    if answer.trained is not None:
+        parts.append(f" A model truly trained on the best mixture has {nats(answer.trained)}.")
     return parts
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.report import agreement as agreed
 from ablate.report import figures
-from ablate.report.answer import worth
 from ablate.report.content import ReportContent
 from ablate.report.html import Html, element, joined
 from ablate.report.ranking import TOP
@@ -50,12 +49,21 @@ def figures_of(content: ReportContent) -> dict[str, Any]:
     leaders = answer.leaders.keys if answer.leaders else frozenset()
     found: dict[str, Any] = {}
     if content.places:
-        axis = "predicted objective when trained" if answer.calibrated else "objective"
-        values = [worth(board, row) for row in board.mixtures]
         top = [item for item in content.places if item.rank <= TOP]
         firsts = [item for item in content.places if item.best_of_size]
-        found["ranking"] = figures.ranking(top, axis)
-        found["by_size"] = figures.by_size(board.mixtures, values, leaders, firsts, axis)
+        worth = ((row, board.worth(row)) for row in board.mixtures)
+        found["ranking"] = figures.ranking(top, board.ranked_by)
+        found["by_size"] = plots.by_size(
+            [(row, value) for row, value in worth if value is not None],
+            leaders,
+            [item.key for item in firsts],
+            {
+                i.key: (i.lower, i.upper)
+                for i in firsts
+                if i.lower is not None and i.upper is not None
+            },
+            board.ranked_by,
+        )
         if len(board.goals) > 1:
             found["pareto"] = _pareto(content)
     if content.units is not None:
@@ -108,8 +116,8 @@ def charts_of(content: ReportContent) -> dict[str, Html]:
         captions["effects"] += f" Of {len(effects):,} partitions, the {MOST_EFFECTS} that do most."
     if effects is not None and len(effects) > MOST_IN_PAIRS:
         captions["interactions"] += f" The {MOST_IN_PAIRS} partitions that do most."
-    if len(content.board.mixtures) > figures.POINTS:
-        captions["by_size"] += f" Points: the best {figures.POINTS}; bands: all."
+    if len(content.board.mixtures) > plots.POINTS:
+        captions["by_size"] += f" Points: the best {plots.POINTS}; bands: all."
     charts = {name: _chart(name, figure, captions[name]) for name, figure in found.items()}
     if content.agreement is not None:
         charts["agreement"] = joined([_choices(content.agreement), charts["agreement"]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,20 +9,13 @@ import numpy as np
 
 from ablate.report.agreement import OBJECTIVE, PROXIES, Seen, seen, size_groups
 from ablate.report.ranking import Placed
-from ablate.report.wording import drawn, hover, plural, shortened, unlike
-from ablate.search.plots import BLUE, GREEN, GREY, ORANGE
-from ablate.search.table import Trial
+from ablate.report.wording import plural, unlike
+from ablate.search.plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, shortened
 
-Point = tuple[Trial, float]
-INK = "#222222"
 NUMBERED = 14  # columns up to which a heat map's cells hold their numbers
 LABEL = 22  # characters of a name along an axis
-POINTS = 400
-"""Mixtures that are drawn one by one; of more, the best so many beside a band for all."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 ROW_HEIGHT = 32
-HOVER_BY_SIZE = "%{text}<br>%{y:.4f} nats<extra></extra>"
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def ranking(places: Sequence[Placed], axis: str = "objective") -> Any:
@@ -65,76 +57,6 @@ def _whiskers(items: Sequence[Placed]) -> dict[str, Any]:
     below = [0.0 if item.lower is None else item.value - item.lower for item in items]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below,
             "color": INK, "thickness": 1.2, "width": 3}  # fmt: skip
-
-
-def by_size(
-    rows: Sequence[Trial],
-    values: Sequence[float],
-    leaders: frozenset[str],
-    firsts: Sequence[Placed],
-    axis: str = "objective",
-) -> Any:
-    """Return the value of mixtures by size; `rows` are best first, `leaders` are keys.
-
-    Up to `POINTS` mixtures are points. Of more, the best `POINTS` are, over bands that hold half
-    and nine tenths of all mixtures of each size. The best of a size (`firsts`) have their
-    intervals. `axis` is what the values are, nats per token.
-    """
-    figure = _figure("partitions in the mixture", f"{axis} (nats per token)")
-    points = list(zip(rows, values, strict=True))
-    if len(points) > POINTS:
-        _bands(figure, points)
-    tied = [point for point in points[:POINTS] if point[0].candidate.key in leaders]
-    others = [point for point in points[:POINTS] if point[0].candidate.key not in leaders]
-    best = sorted(firsts, key=lambda item: item.size)
-    _points(figure, others, name="mixture", mode="markers",
-            marker={"color": GREY, "size": 6, "symbol": "circle-open"})  # fmt: skip
-    _points(figure, tied, name="cannot be told from the best", mode="markers",
-            marker={"color": ORANGE, "size": 7, "symbol": "diamond"})  # fmt: skip
-    figure.add_scatter(
-        x=[item.size for item in best],
-        y=[item.value for item in best],
-        error_y=_whiskers(best),
-        text=[item.hover for item in best],
-        hovertemplate=HOVER_BY_SIZE,
-        mode="lines+markers",
-        name="best of its size",
-        line={"color": BLUE, "width": 1.5},
-        marker={"color": BLUE, "size": 6, "symbol": "square"},
-    )
-    figure.update_xaxes(dtick=1 if len({row.size for row in rows}) < 16 else None)
-    figure.update_layout(height=460)
-    return figure
-
-
-def _bands(figure: Any, points: Sequence[Point]) -> None:
-    by: dict[int, list[float]] = defaultdict(list)
-    for row, value in points:
-        by[row.size].append(value)
-    sizes = sorted(by)
-    lines = np.array([np.quantile(by[size], QUANTILES) for size in sizes]).T
-    for low, high, name, fill in (
-        (0, 4, "90 % of all", "rgba(90,90,90,0.16)"),
-        (1, 3, "half of all", "rgba(90,90,90,0.30)"),
-    ):
-        edge = {"x": sizes, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip",
-                "legendgroup": name}  # fmt: skip
-        figure.add_scatter(y=lines[low], showlegend=False, **edge)
-        figure.add_scatter(y=lines[high], fill="tonexty", fillcolor=fill, name=name, **edge)
-    figure.add_scatter(x=sizes, y=lines[2], mode="lines", name="median",
-                       line={"color": INK, "width": 1, "dash": "dash"},
-                       hovertemplate="median of size %{x}: %{y:.4f}<extra></extra>")  # fmt: skip
-
-
-def _points(figure: Any, points: Sequence[Point], **look: Any) -> None:
-    if points:
-        figure.add_scatter(
-            x=[row.size for row, _ in points],
-            y=[value for _, value in points],
-            text=[hover(row) for row, _ in points],
-            hovertemplate=HOVER_BY_SIZE,
-            **look,
-        )
 
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Any:

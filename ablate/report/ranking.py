@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.report.answer import compare, predicted_interval, worth
-from ablate.report.leaders import Leaders
-from ablate.report.wording import hover, mixture_label
+from ablate.report.answer import compare, predicted_interval
+from ablate.report.wording import mixture_label
 from ablate.search.leaderboard import Leaderboard
+from ablate.search.leaders import Leaders
+from ablate.search.plots import hover
 from ablate.search.table import Trial
 
 TOP = 30
@@ -26,6 +27,7 @@ class Placed:
     """
 
     rank: int
+    key: str
     label: str
     hover: str
     size: int
@@ -43,8 +45,11 @@ class Placed:
 def placed(
     board: Leaderboard, leaders: Leaders | None, level: float = 0.95, top: int = TOP
 ) -> tuple[Placed, ...]:
-    """Return the first `top` mixtures and the best of each size, best first."""
-    rows = board.mixtures
+    """Return the first `top` mixtures and the best of each size, best first.
+
+    Those that a calibrated board has no prediction of are left out.
+    """
+    rows = [row for row in board.mixtures if board.worth(row) is not None]
     firsts = {row.candidate.key for row in board.best_of_size.values()}
     shown = list(enumerate(rows[:top], start=1))
     late = [(rank, row) for rank, row in enumerate(rows, start=1)
@@ -65,19 +70,21 @@ def _spread(items: Sequence[tuple[int, Trial]], most: int) -> list[tuple[int, Tr
 def _placed(
     board: Leaderboard, rank: int, row: Trial, leaders: Leaders | None, first: bool, level: float
 ) -> Placed:
-    assert row.objective is not None
     best = board.mixtures[0]
+    value, least = board.worth(row), board.worth(best)
+    assert row.objective is not None and value is not None and least is not None
     beside = None if rank == 1 else compare(board, best, row, "", level)
     around = predicted_interval(board, row)
     if around is None and beside and beside.lower is not None and beside.upper is not None:
-        around = worth(board, best) + beside.lower, worth(board, best) + beside.upper
+        around = least + beside.lower, least + beside.upper
     ensemble = board.ensemble_of(row) if row.candidate.kind == "proxy" else None
     return Placed(
         rank=rank,
+        key=row.candidate.key,
         label=mixture_label(row, board),
         hover=hover(row),
         size=row.size,
-        value=worth(board, row),
+        value=value,
         objective=row.objective,
         lower=None if around is None else around[0],
         upper=None if around is None else around[1],

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 from ablate.search.leaderboard import Leaderboard
+from ablate.search.plots import shortened
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
 
 LABEL_LENGTH = 60
 SPELLED = 8  # members that a sentence names; more are counted
-HOVER_MEMBERS = 20
 LEFT_OUT = 3  # as many missing partitions are named in place of all that are there
 
 
@@ -128,11 +127,6 @@ def _first(parts: list[str], length: int) -> str:
     return " + ".join(shown)
 
 
-def shortened(name: str, length: int) -> str:
-    """Return a name in at most `length` characters."""
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
 def unlike(names: Iterable[str], length: int) -> list[str]:
     """Return names in about `length` characters, no two alike: charts put equal ones together."""
     found: dict[str, None] = {}
@@ -142,16 +136,3 @@ def unlike(names: Iterable[str], length: int) -> list[str]:
             label += "\u2009'"
         found[label] = None
     return list(found)
-
-
-def drawn(text: str) -> str:
-    """Return a text for plotly, which reads some HTML in labels: as text, quotes as they are."""
-    return escape(text, quote=False)
-
-
-def hover(row: Trial) -> str:
-    """Return a mixture for the box beside the pointer: a member a line, most of many left out."""
-    weights = row.candidate.mixture.weights if row.candidate.mixture else ()
-    lines = [f"{drawn(shortened(n, LABEL_LENGTH))} {w:.3g}" for n, w in weights[:HOVER_MEMBERS]]
-    more = len(weights) - HOVER_MEMBERS
-    return "<br>".join([*lines, f"and {more:,} more"] if more > 0 else lines) or "seed"

@@ -16,10 +16,12 @@ from ablate.search import plots
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.comparisons import compared, group_nats, rank_agreement, tied, undominated
 from ablate.search.effects import interactions, leave_one_out, shapley
+from ablate.search.leaders import leaders_of
 from ablate.search.objective import objective_value
 from ablate.search.paired import Difference, paired_scores
 from ablate.search.spaces import Space, SubsetSpace
 from ablate.search.table import Trial, to_arrow
+from ablate.search.thinning import thinned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,8 @@ class Leaderboard:
 
     `domains` are the scored names; `merges` the labels of the present merge methods; `weights`
     the objective's weight[domain]; `group_tokens[domain]` the tokens of each group of windows;
-    `goals[name]` the weights of several objectives, where the study has them.
+    `goals[name]` the weights of several objectives, where the study has them; `asked` the keys of
+    the models that are trained as `validate` asks now (None: all that are trained).
     """
 
     trials: tuple[Trial, ...]
@@ -42,13 +45,15 @@ class Leaderboard:
     weights: Mapping[str, float]
     group_tokens: Mapping[str, np.ndarray]
     goals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    asked: frozenset[str] | None = None
 
     @property
     def mixtures(self) -> tuple[Trial, ...]:
         """Return the scored mixtures of the study's space, weighting and merge, best first.
 
         Best is the least predicted loss where `validate` has calibrated the proxies
-        (`is_calibrated`), else the least objective.
+        (`is_calibrated`), else the least objective. What has no prediction on a calibrated board
+        comes after all that have one.
 
         Others (scored by hand, or under another weighting) stay in `trials`, and so does every merge
         of a mixture but its best one. A partition's own unit model counts as a mixture when it is that partition's only unit.
@@ -58,8 +63,7 @@ class Leaderboard:
     @cached_property
     def _ranked(self) -> tuple[Trial, ...]:
         found = [row for row in self.trials if self._is_mixture(row) and row.objective is not None]
-        calibrated = _calibrated(found)
-        found.sort(key=lambda row: _rank_key(row, calibrated))
+        found.sort(key=_rank_key)
         best: dict[str, Trial] = {}
         for row in found:
             if row.candidate.mixture is not None:
@@ -69,7 +73,21 @@ class Leaderboard:
     @cached_property
     def is_calibrated(self) -> bool:
         """Return whether mixtures are ranked by the loss that a trained model is predicted to have."""
-        return bool(self.mixtures) and _calibrated(self.mixtures)
+        return _calibrated(self.mixtures)
+
+    def worth(self, row: Trial) -> float | None:
+        """Return what a row is ranked by: on a calibrated board its predicted loss, else its objective.
+
+        None where it has none. A seed or a trained model is what it is: its loss is no prediction.
+        """
+        if not self.is_calibrated or row.candidate.kind in ("seed", "trained"):
+            return row.objective
+        return None if row.predicted_objective is None else row.predicted_objective.loss
+
+    @property
+    def ranked_by(self) -> str:
+        """Return what `worth` is, in words."""
+        return "predicted objective when trained" if self.is_calibrated else "objective"
 
     @property
     def best(self) -> Trial:
@@ -244,9 +262,22 @@ class Leaderboard:
         return frame
 
     def plot(self) -> Any:
-        """Return a plotly figure: objective of every mixture by size, the best of each joined."""
-        tied_rows = self.tied_with_best() if self.is_grouped else ()
-        return plots.by_size(self.mixtures, list(self.best_of_size.values()), tied_rows)
+        """Return a plotly figure: what mixtures are ranked by, by size, the best of each joined.
+
+        On a calibrated board, predictions with their intervals; else objectives. Of many mixtures
+        the best are points, over bands that hold all.
+        """
+        found = leaders_of(self)
+        worth = ((row, self.worth(row)) for row in self.mixtures)
+        predicted = [row.predicted_objective for row in self.best_of_size.values()]
+        firsts = [row.candidate.key for row in self.best_of_size.values()]
+        return plots.by_size(
+            [(row, value) for row, value in worth if value is not None],
+            found.keys if found else (),
+            firsts,
+            {k: (one.lower, one.upper) for k, one in zip(firsts, predicted, strict=True) if one},
+            self.ranked_by,
+        )
 
     def plot_pareto(self) -> Any:
         """Return a plotly figure: every pair of the study's goals, the Pareto set marked.
@@ -262,17 +293,24 @@ class Leaderboard:
         return plots.pareto_front(self.mixtures, self.pareto(), list(self.goals), values)
 
     def plot_effects(self, level: float = 0.95) -> Any:
-        """Return a plotly figure: what each partition does to the objective, with intervals."""
-        return plots.partition_effects(self.effects(level))
+        """Return a plotly figure: what each partition does to the objective, with intervals.
+
+        Of many mixtures, from as many as a fit can hold.
+        """
+        return plots.partition_effects(thinned(self).effects(level))
 
     def plot_interactions(self, level: float = 0.95) -> Any:
-        """Return a plotly figure: which pairs of partitions help or hinder each other."""
-        return plots.pair_interactions(self.interactions(level))
+        """Return a plotly figure: which pairs of partitions help or hinder each other.
+
+        Of many mixtures, from as many as a fit can hold.
+        """
+        return plots.pair_interactions(thinned(self).interactions(level))
 
     @property
     def trained(self) -> tuple[Trial, ...]:
-        """Return the rows of models truly trained on a mixture."""
-        return tuple(r for r in self.trials if r.candidate.kind == "trained" and not r.error)
+        """Return the rows of models truly trained on a mixture, as `validate` asks now."""
+        rows = (r for r in self.trials if r.candidate.kind == "trained" and not r.error)
+        return tuple(r for r in rows if self.asked is None or r.candidate.key in self.asked)
 
     def _is_mixture(self, row: Trial) -> bool:
         if row.candidate.mixture not in self.space:
@@ -283,11 +321,11 @@ class Leaderboard:
 
 
 def _calibrated(rows: Sequence[Trial]) -> bool:
-    return all(row.predicted_objective is not None for row in rows)
+    return any(row.predicted_objective is not None for row in rows)
 
 
-def _rank_key(row: Trial, calibrated: bool) -> tuple[float, float, tuple[str, ...]]:
+def _rank_key(row: Trial) -> tuple[float, float, tuple[str, ...]]:
     """Return what mixtures are sorted by: the predicted loss where there is one, the objective."""
+    predicted = math.inf if row.predicted_objective is None else row.predicted_objective.loss
     objective = math.inf if row.objective is None else row.objective
-    first = row.predicted_objective.loss if calibrated and row.predicted_objective else objective
-    return first, objective, row.partitions
+    return predicted, objective, row.partitions

@@ -45,6 +45,14 @@ def trained_run(
     )
 
 
+def is_asked(study: Study, corpus: Corpus, settings: ValidateSettings, run: TrainedRun) -> bool:
+    """Return whether a run is one that the study's `validate` asks for, of whatever mixture."""
+    replicate = run.rng_seed - study.train.rng_seed
+    if not 0 <= replicate < settings.replicates:
+        return False
+    return run == trained_run(study, corpus, settings, run.mixture, replicate)
+
+
 def fixed_tokens(study: Study, settings: ValidateSettings) -> int:
     """Return how many tokens every mixture is trained on where that is the same for all."""
     return settings.total_tokens or own_tokens(study, study.corpus.unit_tokens)

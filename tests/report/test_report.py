@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -16,12 +17,15 @@ import pytest
 from boards import PLAN, Maker, calibrated
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.report import figures_of, gather, proxy_against_trained, render, write_figures
-from ablate.report.effects import rows_for_a_fit, thinned
-from ablate.report.leaders import leaders_of
+from ablate.search.leaders import leaders_of
+from ablate.search.table import Predicted, Trial
+from ablate.search.thinning import rows_for_a_fit, thinned
+from ablate.tables import ranking
 from ablate.workspace import write_json
 from tests.security.fuzzing import COUNTS, changed, examples, places, strange_values
 
@@ -256,6 +260,113 @@ def test_a_calibrated_board_is_told_by_predictions(maker: Maker) -> None:
     assert said in "".join(page.text)
 
 
+def trained(row: Trial, objective: float, key: str) -> Trial:
+    """A model truly trained on a row's mixture."""
+    candidate = replace(row.candidate, kind="trained", merge=None, key=key)
+    return replace(row, candidate=candidate, objective=objective, predicted_objective=None)
+
+
+def test_gains_are_of_the_number_before_them_and_what_was_trained_comes_last(maker: Maker) -> None:
+    board = calibrated(maker.board(maker.subsets()))
+    rows = (trained(board.best, 4.5, "as asked"), trained(board.best, 9.5, "of another length"))
+    board = replace(board, trials=(*board.trials, *rows), asked=frozenset({"as asked"}))
+    best, seed = board.best.predicted_objective, board.trials[0]
+    assert best is not None and seed.candidate.kind == "seed" and seed.objective is not None
+    said = Page(render(maker.content(board))).first.split(". ")
+    assert said[-1] == "A model truly trained on the best mixture has 4.5000."
+    assert f"{abs(seed.objective - best.loss):.4f} " in said[-2] and f"{best.loss:.4f}" in said[-3]
+
+
+def test_what_has_no_prediction_comes_after_all_that_have_one(maker: Maker) -> None:
+    """One merge of several failed, so that the mixture lacks a proxy: the others are still ranked."""
+    board = calibrated(maker.board(maker.subsets()))
+    lost = board.mixtures[0], next(row for row in board.mixtures if row.partitions == NAMES)
+    keys = {row.candidate.key for row in lost}
+    part = replace(
+        board,
+        trials=tuple(
+            replace(row, predicted_objective=None) if row.candidate.key in keys else row
+            for row in board.trials
+        ),
+    )
+    assert part.is_calibrated and {row.candidate.key for row in part.mixtures[-2:]} == keys
+    kept = [row.candidate.key for row in board.mixtures if row.candidate.key not in keys]
+    assert [row.candidate.key for row in part.mixtures[:-2]] == kept
+    page = Page(render(maker.content(part)))
+    assert "Of the mixture of all partitions nothing is predicted." in page.first
+    drawn = [value for trace in part.plot().data for value in trace.y]
+    assert not {row.objective for row in lost} & set(drawn)
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for table in ranking(part):
+        console.print(table)
+    text = console.export_text()
+    assert f"{part.best.predicted_objective.loss:.4f}" in text  # type: ignore[union-attr]
+
+
+def test_a_mixture_is_not_compared_with_another_merge_of_itself(maker: Maker) -> None:
+    board = maker.board(maker.subsets())
+    other = tuple(
+        replace(
+            row,
+            candidate=replace(row.candidate, merge="dare", key=f"dare {row.candidate.key}"),
+            objective=row.objective + 0.1,
+        )
+        for row in board.trials
+        if row.candidate.kind == "proxy" and row.objective is not None
+    )
+    whole = next(row for row in board.trials if row.partitions == NAMES)
+    board = replace(board, trials=(*other, *board.trials), merges=("dare", "linear"))
+    best = Predicted(loss=1.0, lower=0.9, upper=1.1)
+    alike = [
+        replace(row, predicted_objective=best) if row.partitions == NAMES else row
+        for row in calibrated(board).trials
+    ]
+    board = replace(board, trials=tuple(alike))
+    assert board.best.candidate.key == whole.candidate.key
+    answer = maker.content(board).answer
+    assert answer.is_everything and answer.against("everything") is None
+    assert "It is the mixture of all partitions." in Page(render(maker.content(board))).first
+
+
+def test_the_best_single_partition_may_be_one_whose_units_were_not_merged(maker: Maker) -> None:
+    many = next(name for name, count in maker.units.items() if count > 1)
+    board = maker.board([m for m in maker.subsets() if m.partitions != (many,)])
+    low = [
+        replace(row, objective=0.5) if row.candidate.kind == "unit" and row.partitions == (many,)
+        else row
+        for row in board.trials
+    ]  # fmt: skip
+    single = maker.content(replace(board, trials=tuple(low))).answer.against(
+        "best single partition"
+    )
+    assert single is not None and single.label.startswith(f"{many}, unit ")
+
+
+def test_the_plot_of_a_board_shows_what_ranks_it_within_the_bounds_of_the_page(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = maker.board(maker.subsets())
+    ranked = calibrated(board)
+    for one in (board, ranked):
+        figure = one.plot()
+        joined = next(trace for trace in figure.data if trace.name == "best of its size")
+        assert list(joined.y) == [one.worth(row) for row in one.best_of_size.values()]
+        assert one.ranked_by in figure.layout.yaxis.title.text
+    monkeypatch.setattr("ablate.search.leaders.EXACT_UP_TO", 2)
+    monkeypatch.setattr("ablate.search.leaderboard.Leaderboard.tied_with_best", None)
+    monkeypatch.setattr("ablate.search.plots.POINTS", 3)
+    large_plot = board.plot()
+    assert "half of all" in [trace.name for trace in large_plot.data]
+    points = [t for t in large_plot.data if t.name in ("mixture", "cannot be told from the best")]
+    assert sum(len(trace.x) for trace in points) == 3
+    monkeypatch.setattr("ablate.search.thinning.rows_for_a_fit", lambda _: 12)
+    large = Maker([f"p{i}" for i in range(6)], heldout=0, groups=4)
+    some = large.board(large.subsets()[:50])
+    assert np.allclose(
+        sorted(some.plot_effects().data[0].x), sorted(thinned(some).effects()["shapley"])
+    )
+
+
 def test_proportions_have_no_partition_effects_and_say_why(maker: Maker) -> None:
     rng = np.random.default_rng(0)
     mixtures = [
@@ -345,8 +456,8 @@ def test_the_bound_for_large_boards_holds_all_leaders(
 ) -> None:
     board = maker.board(maker.subsets())
     exact = leaders_of(board)
-    monkeypatch.setattr("ablate.report.leaders.EXACT_UP_TO", 2)
-    monkeypatch.setattr("ablate.report.leaders.CHUNK", 4)
+    monkeypatch.setattr("ablate.search.leaders.EXACT_UP_TO", 2)
+    monkeypatch.setattr("ablate.search.leaders.CHUNK", 4)
     bound = leaders_of(board)
     assert exact and bound and exact.exact and not bound.exact
     assert exact.keys <= bound.keys
@@ -356,7 +467,7 @@ def test_a_fit_keeps_the_ends_and_its_limits(monkeypatch: pytest.MonkeyPatch) ->
     assert rows_for_a_fit(16) > 50_000 and 200 < rows_for_a_fit(200) < 3_000
     maker = Maker([f"p{i}" for i in range(8)], heldout=0, groups=4)
     board = maker.board(maker.subsets()[:200])
-    monkeypatch.setattr("ablate.report.effects.rows_for_a_fit", lambda _: 80)
+    monkeypatch.setattr("ablate.search.thinning.rows_for_a_fit", lambda _: 80)
     part = thinned(board)
     assert len(part.mixtures) == 80
     assert sum(row.size == 1 for row in part.mixtures) == 8

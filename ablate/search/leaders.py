@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
 
 from ablate.search.comparisons import group_nats
-from ablate.search.leaderboard import Leaderboard
 from ablate.search.paired import contrasts, paired_scores
+
+if TYPE_CHECKING:
+    from ablate.search.leaderboard import Leaderboard
 
 EXACT_UP_TO = 2_000
 """Mixtures up to which the leaderboard's own test is asked: its bootstrap grows with the square."""
