@@ -14,7 +14,7 @@ from ablate.search.candidates import ENSEMBLE
 from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Questions
-from ablate.search.table import Trial, write_table
+from ablate.search.table import write_table
 from ablate.standing import Standing, standing_of, trained_mark
 from ablate.study import MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
@@ -218,23 +218,19 @@ def _trained(
     rows = {row.candidate.key: row for row in board.trained if row.objective is not None}
     found = []
     for subject in _trainable(standing, board):
-        losses = _losses(standing, subject, settings, rows)
-        if losses:
-            mark = subject.mixture.key() == control
-            found.append(Trained(subject=subject, losses=losses, control=mark))
+        runs = _runs(standing, [subject], settings)
+        keys = [candidate_of(standing.job(run), run).key for run in runs]
+        there = [rows[key] for key in keys if key in rows]
+        if there:
+            found.append(
+                Trained(
+                    subject=subject,
+                    tokens=there[0].candidate.tokens,
+                    losses=tuple(with_objective(r.losses, standing.frame.weights) for r in there),
+                    control=subject.mixture.key() == control,
+                )
+            )
     return found
-
-
-def _losses(
-    standing: Standing, subject: Subject, settings: ValidateSettings, rows: dict[str, Trial]
-) -> tuple[dict[str, float], ...]:
-    """Return the losses by target of a mixture's trainings, those that are there."""
-    keys = [
-        candidate_of(standing.job(run), run).key for run in _runs(standing, [subject], settings)
-    ]
-    return tuple(
-        with_objective(rows[key].losses, standing.frame.weights) for key in keys if key in rows
-    )
 
 
 def _most_telling(standing: Standing, settings: ValidateSettings) -> tuple[Subject, str] | None:

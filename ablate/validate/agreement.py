@@ -31,9 +31,13 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """One mixture with the losses of its trainings, `losses[replicate][target]`."""
+    """One mixture with the losses of its trainings, `losses[replicate][target]`.
+
+    Each was trained on `tokens` tokens.
+    """
 
     subject: Subject
+    tokens: int
     losses: tuple[Mapping[str, float], ...]
     control: bool = False
 
@@ -115,8 +119,12 @@ class Agreement:
     def plot(self, target: str = OBJECTIVE, proxy: str = MERGE) -> Any:
         """Return a plotly figure: a proxy against the trained losses of a target, by size.
 
-        Raises KeyError for a target or proxy that was not compared.
+        Raises KeyError for a target that was not scored, or a proxy that not all mixtures have.
         """
+        shared = set.intersection(*(set(one.subject.proxies) for one in self.trained))
+        for name, known in ((target, set(self.targets)), (proxy, shared)):
+            if name not in known:
+                raise KeyError(f"'{name}' must be one of {', '.join(sorted(known))}")
         return proxy_against_trained(self.to_json(), target, proxy)
 
     def to_json(self) -> dict[str, Any]:
@@ -153,7 +161,7 @@ class Agreement:
                 "partitions": list(one.subject.mixture.partitions),
                 "weights": [weight for _, weight in one.subject.mixture.weights],
                 "size": one.subject.size,
-                "tokens": one.subject.tokens,
+                "tokens": one.tokens,
                 "replicate": number,
                 "control": one.control,
                 "trained": dict(losses),
@@ -195,6 +203,9 @@ def assess(
         name: {t: np.array([one.subject.proxies[name][t] for one in trained]) for t in targets}
         for name in [*_proxy_names(trained), *BASELINES]
     } | _datamodels(trained, truth, rng_seed)
+    guess["tokens"] = dict.fromkeys(
+        targets, -np.array([one.tokens for one in trained], dtype=float)
+    )
     fits, whole = fit_trained(trained, kinds, weights)
     if whole is not None and whole.tells:
         guess[CALIBRATED] = {OBJECTIVE: _ranking(whole)} | {n: _ranking(f) for n, f in fits.items()}
@@ -231,11 +242,10 @@ def _ranking(fit: Fitted | Combination) -> np.ndarray:
 def _datamodels(
     trained: Sequence[Trained], truth: Mapping[str, np.ndarray], rng_seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    subjects = [one.subject for one in trained]
     with bar("baselines", len(truth)) as advance:
         return left_out_losses(
-            [one.mixture for one in subjects],
-            [one.tokens for one in subjects],
+            [one.subject.mixture for one in trained],
+            [one.tokens for one in trained],
             truth,
             rng_seed=rng_seed,
             on_progress=lambda done: advance(done, ""),

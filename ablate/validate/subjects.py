@@ -25,7 +25,7 @@ ByTarget = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One mixture: its trained tokens when it is trained, and `proxies[name][target]`."""
+    """One mixture: the tokens that its units were trained on, and `proxies[name][target]`."""
 
     mixture: Mixture
     tokens: int
@@ -46,28 +46,38 @@ class Subject:
 
 
 class _Members:
-    """The losses of seed and units, from which the baselines are made."""
+    """The losses by target of seed and units, from which the baselines are made."""
 
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self.seed: ByTarget = {}
+    def __init__(self, trials: Sequence[Trial], weights: Mapping[str, float]) -> None:
+        self.seed: ByTarget | None = None
         self._units: dict[str, list[ByTarget]] = {}
+        self._failed: set[str] = set()
         for row in trials:
+            losses = None if row.objective is None else with_objective(row.losses, weights)
             if row.candidate.kind == "seed":
-                self.seed = row.losses
-            if row.candidate.kind == "unit" and row.scores:
-                self._units.setdefault(row.partitions[0], []).append(row.losses)
+                self.seed = losses
+            elif row.candidate.kind == "unit" and losses is not None:
+                self._units.setdefault(row.partitions[0], []).append(losses)
+            elif row.candidate.kind == "unit":
+                self._failed.add(row.partitions[0])
 
-    def baselines(self, mixture: Mixture, tokens: int) -> dict[str, ByTarget]:
-        """Return loss[baseline][domain] of a mixture; `tokens` counts against the loss."""
+    def baselines(self, mixture: Mixture, tokens: int) -> dict[str, ByTarget] | None:
+        """Return loss[baseline][target] of a mixture; `tokens` counts against the loss.
+
+        None where the seed or one of the mixture's units has no score.
+        """
+        members = set(mixture.partitions)
+        if self.seed is None or members & self._failed or not members <= self._units.keys():
+            return None
         own = [losses for name in mixture.partitions for losses in self._units[name]]
         means = {name: _mean(self._units[name]) for name in mixture.partitions}
-        domains = self.seed.keys()
+        targets = self.seed.keys()
         return {
-            MEAN: {d: sum(w * means[name][d] for name, w in mixture.weights) for d in domains},
-            "members_best": {d: min(losses[d] for losses in own) for d in domains},
-            "members_worst": {d: max(losses[d] for losses in own) for d in domains},
+            MEAN: {t: sum(w * means[name][t] for name, w in mixture.weights) for t in targets},
+            LOWEST: {t: min(losses[t] for losses in own) for t in targets},
+            "members_worst": {t: max(losses[t] for losses in own) for t in targets},
             "seed": self.seed,
-            "tokens": dict.fromkeys(domains, -float(tokens)),
+            "tokens": dict.fromkeys(targets, -float(tokens)),
         }
 
 
@@ -79,11 +89,13 @@ def subjects(
 ) -> dict[str, Subject]:
     """Return every mixture of a table whose loss is a proxy, by its key.
 
+    Those of which the seed or a unit has no score, because its trial failed, are left out.
+
     `merges` are the labels of the study's merges: the first one is the proxy `merge`, others have
     their label. The objective of a proxy is the weighted mean over domains, as for any model.
     `alone` are partitions whose only unit's model is a proxy too, not the trained model itself.
     """
-    known = _Members(trials)
+    known = _Members(trials, weights)
     rows: dict[str, list[Trial]] = {}
     for row in trials:
         mixture = row.candidate.mixture
@@ -98,11 +110,13 @@ def subjects(
         first = same[0].candidate
         if not proxies or first.mixture is None:
             continue
-        proxies |= _averaged_logits(same) | known.baselines(first.mixture, first.tokens)
+        baselines = known.baselines(first.mixture, first.tokens)
+        if baselines is None:
+            continue
+        proxies |= _averaged_logits(same)
+        merged = {name: with_objective(losses, weights) for name, losses in proxies.items()}
         found[key] = Subject(
-            mixture=first.mixture,
-            tokens=first.tokens,
-            proxies={name: with_objective(losses, weights) for name, losses in proxies.items()},
+            mixture=first.mixture, tokens=first.tokens, proxies={**merged, **baselines}
         )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -48,7 +49,8 @@ def trainings(count: int = 12, replicates: int = 1) -> list[Trained]:
             with_objective({n: v + 1e-3 * rng.normal() for n, v in losses.items()}, WEIGHTS)
             for _ in range(replicates)
         ]
-        one = Trained(subject=subject(members, losses, rng.normal()), losses=tuple(each))
+        known = subject(members, losses, rng.normal())
+        one = Trained(subject=known, tokens=known.tokens, losses=tuple(each))
         found.append(one)
     return found
 
@@ -74,6 +76,7 @@ def test_a_merge_that_predicts_is_said_to_beat_the_baselines_and_one_that_does_n
                     "members_mean": one.subject.proxies["merge"],
                 },
             ),
+            tokens=one.tokens,
             losses=one.losses,
         )
         for one in trainings()
@@ -127,6 +130,21 @@ def test_the_first_line_counts_what_was_ranked() -> None:
     assert "the merge ranks 3 of 5 trained mixtures with" in assessed(5).headline
 
 
+def test_tokens_are_those_that_were_trained_on() -> None:
+    """With `tokens: fixed` all mixtures have as many, whatever their units had: nothing to rank by."""
+    fixed = [replace(one, tokens=100) for one in trainings(9)]
+    found = assess(fixed, KINDS, WEIGHTS, 0)
+    assert {row["tokens"] for row in found.to_json()["mixtures"]} == {100}
+    assert found.tables["objective"]["tokens"].overall["spearman"].value is None
+    assert found.tables["objective"]["tokens"].overall["decision_accuracy"].value == 0.5
+
+
+def test_a_plot_of_what_was_not_compared_is_refused() -> None:
+    for asked, name in ((("y", "merge"), "'y'"), (("x", "calibrated"), "'calibrated'")):
+        with pytest.raises(KeyError, match=f"{name} must be one of"):
+            assessed().plot(*asked)
+
+
 @pytest.mark.parametrize("count", [3, 4, 5, 6])
 def test_too_few_mixtures_are_said_to_be_too_few(count: int) -> None:
     found = assess(trainings(count), KINDS, WEIGHTS, 0)
@@ -138,7 +156,11 @@ def test_too_few_mixtures_are_said_to_be_too_few(count: int) -> None:
 def test_what_predicts_no_better_than_the_mean_ranks_nothing() -> None:
     rng = np.random.default_rng(2)
     noise = [
-        Trained(subject=one.subject, losses=(with_objective(dict.fromkeys("xa", value), WEIGHTS),))
+        Trained(
+            subject=one.subject,
+            tokens=one.tokens,
+            losses=(with_objective(dict.fromkeys("xa", value), WEIGHTS),),
+        )
         for one, value in zip(trainings(9), rng.normal(size=9), strict=True)
     ]
     found = assess(noise, KINDS, WEIGHTS, 0)
@@ -156,6 +178,7 @@ def test_of_one_text_that_is_not_predicted_the_ranking_is_nobodys() -> None:
         odd.append(
             Trained(
                 subject=one.subject,
+                tokens=one.tokens,
                 losses=(with_objective({"x": losses["x"], "a": float(rng.normal())}, {"x": 1.0}),),
             )
         )

@@ -68,9 +68,28 @@ def test_proxies_and_baselines_are_those_of_the_members() -> None:
     assert losses["members_mean"] == pytest.approx((2 / 3 * 5 + 2 / 3, 2 / 3 * 7 + 1))
     assert losses["members_best"] == (2.0, 3.0) and losses["members_worst"] == (6.0, 8.0)
     assert losses["seed"] == (9.0, 9.0) and losses["tokens"] == (-100.0, -100.0)
-    for by in found.proxies.values():
-        assert by[OBJECTIVE] == pytest.approx(0.25 * by["x"] + 0.75 * by["y"])
+    own = [0.25 * x + 0.75 * y for x, y in ((4, 8), (6, 6), (2, 3))]
+    of = {name: by[OBJECTIVE] for name, by in found.proxies.items()}
+    assert (of.pop("members_best"), of.pop("members_worst")) == (min(own), max(own))
+    for name, value in of.items():
+        by = found.proxies[name]
+        assert value == pytest.approx(0.25 * by["x"] + 0.75 * by["y"])
     assert found.name == "a 0.667 + b 0.333" and found.size == 2
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 3])
+def test_a_mixture_of_a_unit_without_a_score_is_left_out(lost: int) -> None:
+    """As of a seed without one: there is nothing to compare such a mixture with."""
+    rows = table()
+    rows[lost] = replace(rows[lost], scores={}, objective=None, error="ran out of memory")
+    assert not subjects(rows, ("linear", "ties"), WEIGHTS)
+    other = Mixture.uniform(["c"])
+    rows += [
+        row("unit", other, (4.0, 4.0), unit=0),
+        row("unit", other, (4.0, 4.0), unit=1),
+        row("proxy", other, (3.0, 4.0), merge="linear"),
+    ]
+    assert set(subjects(rows, ("linear", "ties"), WEIGHTS)) == ({other.key()} if lost else set())
 
 
 def test_averaged_logits_alone_are_no_proxy() -> None:
