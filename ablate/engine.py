@@ -160,6 +160,7 @@ def _content(standing: Standing, board: Leaderboard, cluster: Cluster) -> Report
             pool=standing.pool,
             plan=work_of(standing.study, cluster=cluster).to_json(),
             agreement=standing.agreement,
+            texts=standing.frame.domains,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.report.wording import plural
+from ablate.report.wording import listed, objective_words, plural
 
 MERGE = "merge"
 OBJECTIVE = "objective"
@@ -78,6 +78,31 @@ def counted(agreement: Mapping[str, Any]) -> str:
     count, trainings = len(mixtures(agreement)), len(trained(agreement))
     times = f", in {trainings:,} trainings" if trainings > count else ""
     return f"{plural(count, 'mixture')} trained for real{times}"
+
+
+def measured_on(
+    agreement: Mapping[str, Any], weights: Mapping[str, float], texts: Mapping[str, str]
+) -> str:
+    """Return what else than the present question an agreement was measured on; empty for nothing.
+
+    `weights` are the present objective's, `texts[domain]` the fingerprints of the present texts.
+    """
+    said = []
+    theirs = {
+        name: number(weight) or 0.0 for name, weight in _mapping(agreement.get("weights")).items()
+    }
+    if any(abs(theirs.get(n, 0.0) - weights.get(n, 0.0)) > 1e-9 for n in {*theirs, *weights}):
+        other = f", {objective_words(theirs)}" if any(theirs.values()) else ""
+        said.append(f"for another objective{other}")
+    known = _mapping(agreement.get("domains"))
+    if changed := sorted(name for name, mark in texts.items() if known.get(name) != mark):
+        said.append(f"on other text of {listed(changed, 4)}")
+    if not said:
+        return ""
+    return (
+        f"What follows was measured {' and '.join(said)}: run `ablate validate` again, which trains "
+        "nothing twice."
+    )
 
 
 def compared(agreement: Mapping[str, Any]) -> int:

@@ -160,7 +160,7 @@ def _limits(content: ReportContent) -> list[Html]:
 
 def _checked(content: ReportContent) -> str:
     agreement = content.agreement or {}
-    parts = [f"{agreed.counted(agreement)}."]
+    parts = [f"{agreed.counted(agreement)}.", *filter(None, [content.measured_on])]
     ranked = agreed.compared(agreement)
     which = "them" if ranked == len(agreed.mixtures(agreement)) else f"{ranked:,} of them"
     if headline := str(agreement.get("headline") or ""):

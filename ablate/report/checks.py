@@ -14,8 +14,13 @@ DIGITS = {"regret": 4, "regret_share": 1}
 GROUPS = (("objective", "objective"), ("in_domain", "in-domain"), ("outside", "outside"))
 
 
-def agreement_section(agreement: Mapping[str, Any] | None, charts: Mapping[str, Html]) -> Html:
-    """Return proxy against truth: the headline first, the scatter, agreement, calibration."""
+def agreement_section(
+    agreement: Mapping[str, Any] | None, measured_on: str, charts: Mapping[str, Html]
+) -> Html:
+    """Return proxy against truth: the headline first, the scatter, agreement, calibration.
+
+    Before them all, `measured_on`: that it was measured on something else, where it was.
+    """
     title = "Can it be trusted?"
     if agreement is None:
         return section(
@@ -32,6 +37,7 @@ def agreement_section(agreement: Mapping[str, Any] | None, charts: Mapping[str, 
     return section(
         "agreement",
         title,
+        *([paragraph(element("strong", measured_on))] if measured_on else []),
         paragraph(str(agreement.get("headline") or "No headline was given."), class_="lead"),
         paragraph(f"{agreed.counted(agreement)}{random}."),
         charts["agreement"],

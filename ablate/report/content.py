@@ -12,6 +12,7 @@ import numpy as np
 
 from ablate.corpus import Corpus
 from ablate.models.pool import ModelPool
+from ablate.report.agreement import measured_on
 from ablate.report.answer import Answer, answer_of
 from ablate.report.costs import Costs, costs_of, read_trainings
 from ablate.report.effects import Estimate, effects_of, interactions_of
@@ -51,7 +52,10 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReportContent:
-    """Everything that the page shows. `agreement` is what agreement.json holds, None before it."""
+    """Everything that the page shows. `agreement` is what agreement.json holds, None before it.
+
+    `measured_on` says what else than the present objective and texts it was measured on, if any.
+    """
 
     name: str
     board: Leaderboard
@@ -63,6 +67,7 @@ class ReportContent:
     interactions: Estimate
     costs: Costs
     agreement: Mapping[str, Any] | None
+    measured_on: str
     origin: Origin
 
 
@@ -74,11 +79,12 @@ def gather(
     pool: ModelPool,
     plan: Mapping[str, Any] | None = None,
     agreement: Mapping[str, Any] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> ReportContent:
     """Return the content of a study's report.
 
     `plan` is `Plan.to_json()`, without which there are no costs in FLOPs; `agreement` is the object
-    of agreement.json. Of the workspace, only the models' training.json are read.
+    of agreement.json, `texts[domain]` the fingerprints of the evaluated texts. Of the workspace, only the models' training.json are read.
     """
     answer = answer_of(board)
     return ReportContent(
@@ -92,6 +98,7 @@ def gather(
         interactions=interactions_of(board, answer.level),
         costs=costs_of(board, plan, read_trainings(pool)),
         agreement=agreement,
+        measured_on=measured_on(agreement, board.weights, texts or {}) if agreement else "",
         origin=Origin(
             study=to_yaml(study),
             versions=_versions(),

@@ -74,7 +74,7 @@ def _main(content: ReportContent) -> Html:
         ranking_section(content, charts),
         units_section(content, charts),
         effects_section(content, charts),
-        agreement_section(content.agreement, charts),
+        agreement_section(content.agreement, content.measured_on, charts),
         cost_section(content),
         data_section(content),
         origin_section(content),

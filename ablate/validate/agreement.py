@@ -134,6 +134,7 @@ class Agreement:
             "headline": self.headline,
             "targets": dict(self.targets),
             "weights": dict(self.weights),
+            "domains": dict(self.domains),
             "mixtures": self._rows(),
             "agreement": {
                 target: {name: _table(found) for name, found in by_proxy.items()}

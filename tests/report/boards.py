@@ -187,7 +187,7 @@ class Maker:
         """Return a report's content."""
         return gather(
             board, study=self.study(name), corpus=self.corpus(), pool=self.pool(root), plan=PLAN,
-            agreement=agreement,
+            agreement=agreement, texts={name: f"mark of {name}" for name in self.domains},
         )  # fmt: skip
 
     def agreement(self, board: Leaderboard, count: int = 16) -> dict[str, Any]:
@@ -207,6 +207,8 @@ class Maker:
             "schema_version": 1,
             "headline": "The merge ranks better than every baseline: Spearman 0.93 within a size.",
             "targets": targets,
+            "weights": dict(board.weights),
+            "domains": {name: f"mark of {name}" for name in self.domains},
             "mixtures": [self._trained(row, targets, place) for place, row in enumerate(rows)],
             "agreement": {target: dict.fromkeys(proxies, each) for target in targets},
             "summary": {

@@ -221,6 +221,19 @@ def test_trainings_of_one_mixture_count_once_and_a_lonely_size_is_not_ranked(mak
     assert f"{controls} of them drawn at random" in text
 
 
+def test_what_was_measured_on_something_else_says_so(maker: Maker) -> None:
+    board = maker.board(maker.subsets())
+    agreement = maker.agreement(board)
+    assert "was measured" not in "".join(Page(render(maker.content(board, agreement))).text)
+    other = agreement | {
+        "weights": {"readmes": 1.0},
+        "domains": agreement["domains"] | {"reference": "another"},
+    }
+    text = "".join(Page(render(maker.content(board, other))).text)
+    said = "measured for another objective, the loss on readmes and on other text of reference: run"
+    assert text.count(said) == 2  # in the answer, and where it is shown
+
+
 def test_missing_values_of_agreement_leave_gaps(maker: Maker) -> None:
     board = maker.board(maker.subsets())
     agreement = maker.agreement(board)
