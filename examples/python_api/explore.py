@@ -33,7 +33,7 @@ seed: {sources: [{path: texts/seed.jsonl}], tokens: 100_000, learning_rate: 4e-3
 train: {sequence_length: 64, batch_tokens: 1024, learning_rate: 2e-3, schedule: constant}
 evaluate: {domains: {reference: texts/reference.jsonl}, tokens_per_domain: 2_048}
 search: {objective: {mean: all}}
-validate: {mixtures: 6}
+validate: {mixtures: 9}
 """
 PIECE = 1_200  # characters of a document
 MOST = 200_000  # characters of a text
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
     check = ablate.validate(study, pool, board)
     print(f"\n{check.headline}")
     board = ablate.search(study, pool)  # nothing is scored again: now ranked by predicted loss
-    print(f"\nbest by predicted trained loss: {' + '.join(board.best.partitions)}")
+    print(f"\nbest by {board.ranked_by}: {' + '.join(board.best.partitions)}")
     print(f"a page to look at: {ablate.report(study)}")
 
 

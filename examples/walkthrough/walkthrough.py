@@ -55,7 +55,7 @@ seed: {sources: [{path: texts/seed.jsonl}], tokens: 100_000, learning_rate: 4e-3
 train: {sequence_length: 64, batch_tokens: 1024, learning_rate: 2e-3, schedule: constant}
 evaluate: {domains: {reference: texts/reference.jsonl}, tokens_per_domain: 2_048}
 search: {objective: {mean: all}}
-validate: {mixtures: 4}
+validate: {mixtures: 7}
 """
 
 
@@ -141,7 +141,8 @@ for weight in (0.1, 0.5, 0.9):
 # ## Can it be trusted?
 #
 # Merged models are *proxies*. `validate` trains some mixtures for real, on the same text, and compares.
-# With four of them it can say little; a study that decides something wants sixteen or more.
+# Seven of them are the fewest that calibrate the proxies; a study that decides something wants
+# sixteen or more.
 
 # %%
 check = ablate.validate(study, pool, board)
@@ -154,7 +155,7 @@ check.plot()
 # ## The answer
 #
 # Once calibrated, mixtures of all sizes are ranked by the loss that a model trained on them is
-# predicted to have.
+# predicted to have. (Where those left out are predicted no better than by their mean, they are not.)
 
 # %%
 board = ablate.search(study, pool)
