@@ -43,7 +43,7 @@ from ablate.search.questions import Question, Questions, record
 from ablate.search.spaces.groups import partition_groups
 from ablate.search.table import Trial, write_table
 from ablate.stage_log import logged
-from ablate.standing import Standing, frame_of, space_of, standing_of, text_of
+from ablate.standing import Standing, current_standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import unit_recipe
@@ -125,7 +125,7 @@ def report(study: Study, *, cluster: Cluster | None = None) -> Path:
     first, StudyError when no mixture is scored.
     """
     workspace = study.open_workspace()
-    standing = standing_of(study, workspace)
+    standing = current_standing(study, workspace)
     with workspace.lock(), logged(workspace.logs):
         board = standing.leaderboard(Journal(workspace.journal))
         return _report(standing, board, cluster or Cluster())
@@ -138,7 +138,7 @@ def report_figures(
 
     Raises StudyError for another format, and where kaleido or Chrome is missing.
     """
-    standing = standing_of(study, study.open_workspace())
+    standing = current_standing(study, study.open_workspace())
     board = standing.leaderboard(Journal(standing.workspace.journal))
     figures = figures_of(_content(standing, board, cluster or Cluster()))
     return write_figures(figures, folder, formats)
@@ -274,7 +274,7 @@ def _search(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> Leaderboard:
     check_search(study)
-    standing = standing_of(study, workspace, pool)
+    standing = current_standing(study, workspace, pool)
     journal = Journal(workspace.journal)
     search = study.search
     name, why = choose_algorithm(study, standing.space.count())
@@ -362,7 +362,7 @@ def _score(
     study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
 ) -> Trial:
     check_search(study)
-    standing = standing_of(study, workspace, pool)
+    standing = current_standing(study, workspace, pool)
     mixture.require_known(standing.pool.units_of())
     merge = study.search.merge
     candidate = mixture_candidate(standing.pool, mixture, merge)

@@ -19,7 +19,7 @@ from ablate.models.layout import Layout
 from ablate.search.candidates import ENSEMBLE, Candidate, mixture_candidate
 from ablate.search.journal import Journal
 from ablate.settings import parse_number
-from ablate.standing import Standing, standing_of
+from ablate.standing import Standing, current_standing
 from ablate.study import Study
 
 
@@ -28,7 +28,7 @@ def named_mixture(study: Study, name: str) -> Mixture:
 
     Raises StudyError when it is none of them.
     """
-    candidate = _candidate(standing_of(study, study.open_workspace()), name)
+    candidate = _candidate(current_standing(study, study.open_workspace()), name)
     assert candidate.mixture is not None
     return candidate.mixture
 
@@ -46,7 +46,7 @@ def export_mixture(
 
     `tokens` is the budget of the training to come, e.g. "300e9".
     """
-    standing = standing_of(study, study.open_workspace())
+    standing = current_standing(study, study.open_workspace())
     candidate = _candidate(standing, name)
     unmerged = candidate.method == ENSEMBLE and kind in (CHECKPOINT, "mergekit")
     if unmerged or (candidate.method != "linear" and kind == "mergekit"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ablate.corpus import Corpus, read_corpus, read_domain
+from ablate.corpus.inputs import changed_settings
 from ablate.errors import WorkspaceError
 from ablate.evaluate.blocks import Domain, scored_bytes
 from ablate.evaluate.statistics import group_sums
@@ -42,7 +43,7 @@ from ablate.search.table import Predicted, Trial, build_trial
 from ablate.study import MergeMethod, MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import own_tokens
-from ablate.train.stages import TrainedRun, mixture_job
+from ablate.train.stages import TrainedRun, mixture_job, seed_job, unit_jobs
 from ablate.validate.predictor import Predictor
 from ablate.validate.runs import candidate_of, is_asked, recalled_run
 from ablate.validate.subjects import LOWEST, MEAN, MERGE, OBJECTIVE, Subject, subjects
@@ -367,6 +368,34 @@ def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = Non
         frame=frame_of(study, corpus),
         space=space_of(study, pool.units_of(), tokens, text_of(corpus, tokens)),
     )
+
+
+def current_standing(study: Study, workspace: Workspace, pool: ModelPool | None = None) -> Standing:
+    """Return `standing_of` a study whose corpus and pool are what it asks for now.
+
+    Raises WorkspaceError where it was edited since, and names the verb to run.
+    """
+    standing = standing_of(study, workspace, pool)
+    changed = changed_settings(standing.corpus, study)
+    if changed:
+        raise WorkspaceError(
+            f"corpus.json must be of the study as it is, got one of before "
+            f"{', '.join(changed)} changed; run `ablate train`, or undo the change"
+        )
+    seed = seed_job(study, standing.corpus, workspace)
+    first = standing.pool.seed
+    wanted = first.fingerprint if seed is None else seed.fingerprint
+    folder = workspace.root / first.folder
+    jobs = unit_jobs(study, standing.corpus, workspace, wanted, folder)
+    asked = {job.fingerprint for job in jobs if job.metadata["partition"] not in study.units}
+    there = {u.fingerprint for u in standing.pool.units if u.partition not in study.units}
+    if asked != there or wanted != first.fingerprint:
+        raise WorkspaceError(
+            f"pool.json must be of the study as it is, got {len(there & asked)} of the "
+            f"{len(asked)} models that it trains now (its seed, training or partitions changed); "
+            "run `ablate train`, or undo the change"
+        )
+    return standing
 
 
 def _require_own(study: Study, pool: ModelPool) -> None:

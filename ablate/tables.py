@@ -92,7 +92,7 @@ def _unit_label(row: Trial, board: Leaderboard) -> str:
 
 def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | Text]:
     """Return the best mixtures of each size with the mean of their members beside them."""
-    by = "by predicted trained loss" if board.is_calibrated else "objective: mean loss"
+    by = "by predicted trained loss" if board.is_calibrated else f"objective: {_objective(board)}"
     table = plain_table(f"Best mixtures of each size ({by}, nats per token; lower wins)")
     table.columns[0].header = "size"
     table.add_column("rank", justify="right")
@@ -116,6 +116,13 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
     return [table, *_pareto(board), Text(reading(board))]
 
 
+def _objective(board: Leaderboard) -> str:
+    """Return what the objective is: a mean, one text's loss, or a weighted sum."""
+    if len(board.weights) == 1:
+        return f"loss on {_short(next(iter(board.weights)), 16)}"
+    return "mean loss" if len(set(board.weights.values())) == 1 else "weighted loss"
+
+
 def _pareto(board: Leaderboard) -> list[Table | Text]:
     """Return the mixtures that none beats on every goal, where the study has goals."""
     if len(board.goals) < 2:
@@ -134,6 +141,12 @@ def _pareto(board: Leaderboard) -> list[Table | Text]:
     return [Text(), table, *([Text(rest)] if hidden > 0 else [])]
 
 
+def _merged(board: Leaderboard) -> str:
+    if board.merges == (ENSEMBLE,):
+        return "the loss of the members' averaged token probabilities (nothing is merged)"
+    return "the loss of the merged model"
+
+
 def reading(board: Leaderboard) -> str:
     """Return what the numbers say and what they cannot say yet, in plain sentences."""
     best = board.best
@@ -143,7 +156,7 @@ def reading(board: Leaderboard) -> str:
     return (
         f"\nBest of all {len(board.mixtures):,} scored{_by(board)}: {_members(best, board)} "
         f"({_value(best, board)}).{_ties(board)}\n"
-        f"'merge' is the loss of the merged model, 'members' the mean loss of the models in it; "
+        f"'merge' is {_merged(board)}, 'members' the mean loss of the models in it; "
         f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}{_raced(board)}{_agreement(board)}\n"
         f"{_limits(board)}"
     )

@@ -26,17 +26,40 @@ def inputs_of(study: Study, pieces: Sequence[Piece]) -> dict[str, Any]:
         files |= {str(Path(tokenizer) / n) for n in names if (Path(tokenizer) / n).is_file()}
     return {
         "revision": REVISION,
+        **_settings(study),
+        "tokenizer_path": tokenizer,
+        "uses": [[piece.kind, piece.name, piece.reading.file.path] for piece in pieces],
+        "files": {path: _stat(Path(path)) for path in sorted(files)},
+    }
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """Return what a study asks of its corpus, as plain JSON values."""
+    return {
         "corpus": study.corpus.model_dump(mode="json"),
         "tokenizer": study.tokenizer.model_dump(mode="json"),
-        "tokenizer_path": tokenizer,
         "seed": study.seed.model_dump(mode="json", include={"sources", "tokens"}),
         "domains": {
             name: texts.model_dump(mode="json") for name, texts in study.evaluate.domains.items()
         },
         "tokens_per_domain": study.evaluate.tokens_per_domain,
-        "uses": [[piece.kind, piece.name, piece.reading.file.path] for piece in pieces],
-        "files": {path: _stat(Path(path)) for path in sorted(files)},
     }
+
+
+def changed_settings(corpus: Corpus, study: Study) -> list[str]:
+    """Return the parts of a study that ask for another corpus than this one.
+
+    Paths are left out: a workspace may be read where its texts are not.
+    """
+    asked = _settings(study)
+    return [key for key in asked if _unplaced(asked[key]) != _unplaced(corpus.inputs.get(key))]
+
+
+def _unplaced(value: Any) -> Any:
+    """Return plain JSON values without the paths in them."""
+    if isinstance(value, dict):
+        return {key: _unplaced(one) for key, one in value.items() if key != "path"}
+    return [_unplaced(one) for one in value] if isinstance(value, list) else value
 
 
 def outputs_of(corpus: Corpus, workspace: Workspace) -> dict[str, Any]:
