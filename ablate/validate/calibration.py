@@ -45,7 +45,7 @@ Features = Mapping[str, npt.ArrayLike]
 
 LEAST_MIXTURES = 7
 """Mixtures below which nothing is fitted: no fold, of one less, could judge a model but the mean."""
-ARRAYS = ("centre", "width", "slope", "inverse", "standard")
+ARRAYS = ("centre", "width", "slope", "directions", "variances", "standard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,8 @@ class Fitted:
     """The chosen model of one target, fitted to n mixtures.
 
     It uses the features `columns` (k of them): centred by `centre`, divided by `width`, times
-    `slope` [k], plus `intercept`. `inverse` [k, k] gives leverages. `standard` [n] are standardised
+    `slope` [k], plus `intercept`. Leverages are by r `directions` [r, k] with `variances` [r], and by
+    the `prior` in all others, as in `Fits`: r is below n, however many columns there are. `standard` [n] are standardised
     left-out residuals in nats, whose root mean square is the noise's `scale`; `freedom` is n minus
     the trace of the hat matrix and the charge for the choice; `unseen` is the variance over the noise's
     that each squared token adds of a partition that no trained mixture has. `table` has every candidate that could be judged; `held_out` the nested predictions.
@@ -73,7 +74,9 @@ class Fitted:
     width: Array
     slope: Array
     intercept: float
-    inverse: Array
+    directions: Array
+    variances: Array
+    prior: float
     standard: Array
     freedom: float
     unseen: float
@@ -110,7 +113,8 @@ class Fitted:
     def mean_and_leverage(self, features: Features) -> tuple[Array, Array]:
         """Return mean [m] in nats and leverage [m]; raises ValueError as `predict` does."""
         z, foreign = self._standardised(features)
-        leverage = np.einsum("mk,kj,mj->m", z, self.inverse, z)
+        along = z @ self.directions.T
+        leverage = along**2 @ (self.variances - self.prior) + self.prior * np.sum(z**2, axis=1)
         leverage = leverage + self.unseen * np.sum(foreign**2, axis=1)
         return self.intercept + z @ self.slope, 1 / len(self.standard) + leverage
 
@@ -120,7 +124,9 @@ class Fitted:
         Its diagonal is the leverage. Raises ValueError as `predict` does.
         """
         z, foreign = self._standardised(features)
-        kernel = z @ self.inverse @ z.T + self.unseen * foreign @ foreign.T
+        along = z @ self.directions.T
+        kernel = along * (self.variances - self.prior) @ along.T + self.prior * z @ z.T
+        kernel = kernel + self.unseen * foreign @ foreign.T
         return self.intercept + z @ self.slope, 1 / len(self.standard) + kernel
 
     def _standardised(self, features: Features) -> tuple[Array, Array]:
@@ -147,6 +153,7 @@ class Fitted:
             "model": self.model,
             "columns": list(self.columns),
             "intercept": self.intercept,
+            "prior": self.prior,
             "freedom": self.freedom,
             "unseen": self.unseen,
             **arrays,
@@ -160,11 +167,13 @@ class Fitted:
         """Return the fit that `to_json` wrote; raises KeyError or TypeError for other values."""
         arrays = {name: np.asarray(body[name], dtype=float) for name in ARRAYS}
         # A model without columns writes its empty matrix as an empty list.
-        arrays["inverse"] = arrays["inverse"].reshape(2 * (len(body["columns"]),))
+        size = len(arrays["variances"]), len(body["columns"])
+        arrays["directions"] = arrays["directions"].reshape(size)
         return cls(
             model=body["model"],
             columns=tuple(body["columns"]),
             intercept=float(body["intercept"]),
+            prior=float(body["prior"]),
             freedom=float(body["freedom"]),
             unseen=float(body["unseen"]),
             table={name: LeftOut(**each) for name, each in body["table"].items()},
@@ -189,6 +198,7 @@ def calibrate(features: Features, trained: npt.ArrayLike) -> Fitted:
     models, fits = _fits(given, y, np.arange(len(y))[None])
     chosen = int(np.argmin([fit.error[0] for fit in fits]))
     fit, model = fits[chosen], models[chosen]
+    varies = fit.variances[0] > 0
     return Fitted(
         model=model.name,
         columns=model.columns,
@@ -196,7 +206,9 @@ def calibrate(features: Features, trained: npt.ArrayLike) -> Fitted:
         width=fit.width[0],
         slope=fit.slope[0],
         intercept=float(fit.intercept[0]),
-        inverse=fit.inverse[0],
+        directions=fit.directions[0, varies],
+        variances=fit.variances[0, varies],
+        prior=float(fit.prior[0]),
         standard=fit.standard[0],
         freedom=float(fit.freedom[0]),
         unseen=float(fit.unseen[0]),

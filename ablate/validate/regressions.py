@@ -76,9 +76,9 @@ class Model:
 class Fits:
     """One model fitted to b subsets of m rows, with the best penalty of each.
 
-    `centre`, `width`, `slope` [b, k] and `intercept` [b] predict; `inverse` [b, k, k] is that of
-    the penalised products of columns, directions in which no mixture varies at their prior
-    variance. `left_out` [b, m] are left-out residuals in nats; `standard` [b, m] are the same times
+    `centre`, `width`, `slope` [b, k] and `intercept` [b] predict. The mixtures vary along r
+    `directions` [b, r, k], orthonormal, in which the slope has `variances` [b, r] over the noise's
+    (0 where they do not); in all others it has its `prior` [b], 0 without a penalty. `left_out` [b, m] are left-out residuals in nats; `standard` [b, m] are the same times
     sqrt(1 - leverage), of the noise's variance once the choice is charged; `freedom` [b] is m minus
     the trace of H and that charge. `unseen` [b] is the variance, in units of the noise's, that a
     token of a partition adds when none of the m mixtures has it; 0 for models without text.
@@ -88,7 +88,9 @@ class Fits:
     width: Array
     slope: Array
     intercept: Array
-    inverse: Array
+    directions: Array
+    variances: Array
+    prior: Array
     left_out: Array
     standard: Array
     freedom: Array
@@ -104,8 +106,10 @@ class Fits:
         """Return mean [b] and leverage [b] at one row of columns [b, k] for each subset."""
         z = (columns - self.centre) / self.width
         mean = self.intercept + np.einsum("bk,bk->b", z, self.slope)
-        share = 1 / self.left_out.shape[1]
-        return mean, share + np.einsum("bk,bkj,bj->b", z, self.inverse, z)
+        along = np.einsum("brk,bk->br", self.directions, z)
+        beyond = np.where(self.variances > 0, self.variances - self.prior[:, None], 0.0)
+        leverage = np.sum(beyond * along**2, axis=1) + self.prior * np.sum(z**2, axis=1)
+        return mean, 1 / self.left_out.shape[1] + leverage
 
 
 def candidates(features: Mapping[str, Array], rows: int) -> list[Model]:
@@ -169,18 +173,15 @@ def fit_rows(
     best = np.argmin(np.mean(left_out**2, axis=2), axis=1)
     each = np.arange(len(rows))
     inverted, free, left_out = inverted[each, best], free[each, best], left_out[each, best]
-    inverse = np.einsum("bik,bi,bij->bkj", vt, inverted, vt)
-    prior = np.zeros(len(rows))
-    if model.ridge:
-        prior = 1 / (count * penalties[best])
-        seen = np.einsum("bik,bi,bij->bkj", vt, (inverted > 0).astype(float), vt)
-        inverse = inverse + prior[:, None, None] * (np.eye(x.shape[2]) - seen)
+    prior = 1 / (count * penalties[best]) if model.ridge else np.zeros(len(rows))
     return Fits(
         centre=centre,
         width=width,
         slope=np.einsum("bik,bi->bk", vt, inverted * s * along),
         intercept=intercept,
-        inverse=inverse,
+        directions=vt,
+        variances=inverted,
+        prior=prior,
         left_out=left_out,
         standard=left_out * np.sqrt(np.maximum(free, LEAST_FREE) * count / (count - charge)),
         freedom=freedom[each, best],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from ablate.search.predictors.predictor import Array
 from ablate.validate.calibration import calibrate
 from ablate.validate.regressions import PENALTIES, TEXT, WEAK, candidates, fit_rows, stacked
+from ablate.workspace import MAX_STATE_BYTES
 
 PARTITIONS = 6
 
@@ -116,3 +119,15 @@ def test_a_partition_that_was_never_trained_makes_the_interval_wider() -> None:
     absent = {name: values for name, values in asked.items() if name != f"{TEXT}p0"}
     zero = {**asked, f"{TEXT}p0": np.zeros(3)}
     assert np.allclose(fit.predict(absent).mean, fit.predict(zero).mean)
+
+
+def test_what_is_written_of_two_hundred_partitions_fits_into_a_state_file() -> None:
+    """With as many texts: so one fit may take a 250th part of it."""
+    rng = np.random.default_rng(0)
+    merge, members = rng.standard_normal(40), rng.random((40, 200)) < 0.05
+    size = np.log(np.maximum(members.sum(axis=1), 1))
+    trained = merge + members @ (0.2 * rng.standard_normal(200))
+    text = {f"{TEXT}p{place:03}": 1e6 * members[:, place] for place in range(200)}
+    fit = calibrate({"merge": merge, "size": size, **text}, trained)
+    assert len(fit.columns) > 150
+    assert len(json.dumps(fit.to_json(), indent=1)) < MAX_STATE_BYTES / 250
