@@ -13,7 +13,6 @@ effect at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, factorial
@@ -283,35 +282,6 @@ def _fitted(
     few = np.divide(share.sum(axis=1) ** 2, squares, out=np.ones(len(share)), where=squares > 0)
     freedom = np.clip(few, 1.0, max(fit.freedom, 1.0))
     return _effects(matrix, values, scores, level, fit.method, (variance, freedom))
-
-
-def shapley_sampled(
-    predict: Callable[[np.ndarray], np.ndarray],
-    partitions: int,
-    permutations: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Effects:
-    """Return Shapley values [n] of a predictor `predict(masks [k, n]) -> values [k]`.
-
-    Averages over seeded random orders, each with its reverse (Castro, Gómez and Tejada 2009;
-    Mitchell et al. 2022), so the values sum to v(all) - v(empty) exactly. The interval is of the
-    sampling of orders: it does not know how wrong the predictor is. Costs 2 permutations (n + 1)
-    predictions in one call. Raises StudyError for fewer than two permutations.
-    """
-    if permutations < 2:
-        raise StudyError(f"permutations must be at least 2, got {permutations}; use 200")
-    rng = np.random.default_rng(seed)
-    forward = np.argsort(rng.random((permutations, partitions)), axis=1)
-    orders = np.stack([forward, forward[:, ::-1]], axis=1)
-    # place[..., i] is when partition i joins: after t joins, the set is every i with place < t.
-    place = np.argsort(orders, axis=2)
-    masks = place[:, :, None, :] < np.arange(partitions + 1)[:, None]
-    values = np.asarray(predict(masks.reshape(-1, partitions)), dtype=float)
-    gains = np.diff(values.reshape(permutations, 2, partitions + 1), axis=2)
-    effect = np.take_along_axis(gains, place, axis=2).mean(axis=1)
-    stderr = effect.std(axis=0, ddof=1) / np.sqrt(permutations)
-    return _interval(effect.mean(axis=0), stderr, float(permutations - 1), level, "permutations")
 
 
 def _effects(

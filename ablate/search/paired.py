@@ -146,17 +146,6 @@ def difference(
     )
 
 
-def probability_beats(nats: ByDomain, tokens: ByDomain, weights: Mapping[str, float]) -> np.ndarray:
-    """Return p[i, j], the probability that mixture i beats mixture j, from `nats[domain]` [m, G_d].
-
-    p[i, j] + p[j, i] = 1 and p[i, i] = 1/2. Each pair is taken by itself: a best mixture chosen
-    from many needs `tied_with_best`. Raises StudyError as `paired_scores` does.
-    """
-    scores = paired_scores(nats, tokens, weights)
-    rows = [_probability_below_zero(_against(scores, i)) for i in range(len(scores.objective))]
-    return np.array(rows)
-
-
 def _probability_below_zero(found: Contrasts) -> np.ndarray:
     return _student(found.freedom, -_ratio(found))
 

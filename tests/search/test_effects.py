@@ -15,7 +15,6 @@ from ablate.search.effects import (
     leave_one_out,
     shapley,
     shapley_regression,
-    shapley_sampled,
 )
 from ablate.search.paired import PairedScores, paired_scores
 
@@ -236,24 +235,6 @@ def test_leave_one_out_has_the_error_of_the_paired_difference() -> None:
     assert found.stderr[0] == pytest.approx(np.linalg.norm(change))
 
 
-def test_sampled_orders_converge_to_the_exact_values() -> None:
-    masks, values = all_masks(6), smooth_game(6, 10)
-    place = 2 ** np.arange(5, -1, -1)
-
-    def predict(asked: np.ndarray) -> np.ndarray:
-        return np.asarray(values[asked @ place])
-
-    truth = shapley(masks, values).effect
-    found = [shapley_sampled(predict, 6, permutations=k, seed=3) for k in (20, 2000)]
-    assert found[1].effect == pytest.approx(truth, abs=5 * found[1].stderr.max())
-    assert found[1].stderr.max() < found[0].stderr.max() / 5
-    assert found[0].effect.sum() == pytest.approx(values[-1] - values[0])
-    again = shapley_sampled(predict, 6, permutations=20, seed=3)
-    assert np.array_equal(again.effect, found[0].effect)
-    hits = [covered(shapley_sampled(predict, 6, 40, seed), truth) for seed in range(60)]
-    assert 0.88 <= np.mean(hits) <= 0.99
-
-
 def test_many_partitions_are_estimated_additively() -> None:
     rng = np.random.default_rng(11)
     weights = rng.normal(size=40)
@@ -284,5 +265,3 @@ def test_wrong_arrays_are_refused() -> None:
         interactions(masks, values, index="owen")
     with pytest.raises(StudyError, match="level"):
         shapley(masks, values, level=95)
-    with pytest.raises(StudyError, match="permutations"):
-        shapley_sampled(lambda asked: asked.sum(axis=1), 4, permutations=1)
