@@ -390,7 +390,7 @@ class ValidateSettings(Settings):
         1, ge=1, description="Trainings of each mixture, each with its own order of the text."
     )
     rounds: Int = Field(
-        0, ge=0, description="Further mixtures, each chosen to tell most about which is best."
+        0, ge=0, description="Mixtures beyond these, in all; each tells most about which is best."
     )
     rng_seed: Int = Field(0, ge=0, lt=2**32, description="Seed of the choice and the bootstrap.")
 
