@@ -268,8 +268,8 @@ class Standing:
     def foretell(self, journal: Journal) -> Callable[[Candidate], float] | None:
         """Return what gives the predicted objective of a merge that the journal knows.
 
-        None where nothing is calibrated for it. A search is told these values, so that it compares
-        mixtures of all sizes.
+        None where nothing is calibrated for it, or where the seed or a unit has no score. A search
+        is told these values, so that it compares mixtures of all sizes.
         """
         found = self.predictor
         if found is None or found.objective(self.frame.weights) is None:
@@ -279,6 +279,8 @@ class Standing:
             return None
         units = self.unit_losses(journal)
         base = [self.trial(journal, one, units) for one in base_candidates(self.pool)]
+        if any(row.objective is None for row in base):
+            return None
 
         def value(candidate: Candidate) -> float:
             rows = [*base, self.trial(journal, candidate, units)]
