@@ -265,6 +265,12 @@ class Standing:
         same = {n: fit for n, fit in found.fits.items() if marks.get(n) == found.domains.get(n)}
         return replace(found, fits=same) if same else None
 
+    @cached_property
+    def predicts_objective(self) -> bool:
+        """Return whether what is calibrated tells anything of the present objective."""
+        found = self.predictor
+        return found is not None and found.objective(self.frame.weights) is not None
+
     def foretell(self, journal: Journal) -> Callable[[Candidate], float] | None:
         """Return what gives the predicted objective of a merge that the journal knows.
 
@@ -272,7 +278,7 @@ class Standing:
         is told these values, so that it compares mixtures of all sizes.
         """
         found = self.predictor
-        if found is None or found.objective(self.frame.weights) is None:
+        if found is None or not self.predicts_objective:
             return None
         proxy = self.ensemble() if ENSEMBLE in found.used else None
         if not found.used <= {MERGE, MEAN, LOWEST} | ({ENSEMBLE} if proxy is not None else set()):
@@ -302,25 +308,23 @@ class Standing:
             return rows
         known = self.subjects(rows)
         found = self.predictor.predict(list(known.values()), self.frame.weights)
-        whole = any(OBJECTIVE in each for each in found.values())
-        return [self._with_prediction(row, found, whole) for row in rows]
+        return [self._with_prediction(row, found) for row in rows]
 
-    def _with_prediction(
-        self, row: Trial, found: Mapping[str, Mapping[str, Predicted]], whole: bool
-    ) -> Trial:
+    def _with_prediction(self, row: Trial, found: Mapping[str, Mapping[str, Predicted]]) -> Trial:
         mixture = row.candidate.mixture
         kind = row.candidate.kind
         single = kind == "unit" and self.pool.units_of()[row.partitions[0]] == 1
         if single and row.scores and row.partitions[0] not in self.alone:
             own = {name: Predicted(loss, loss, loss) for name, loss in row.losses.items()}
             value = row.objective
-            certain = Predicted(value, value, value) if whole and value is not None else None
-            return replace(row, predicted=own, predicted_objective=certain)
+            certain = None if value is None else Predicted(value, value, value)
+            whole = certain if self.predicts_objective else None
+            return replace(row, predicted=own, predicted_objective=whole)
         if not (single or kind == "proxy") or mixture is None or mixture.key() not in found:
             return row
         values = dict(found[mixture.key()])
-        objective = values.pop(OBJECTIVE, None)
-        return replace(row, predicted=values, predicted_objective=objective)
+        whole = values.pop(OBJECTIVE, None)
+        return replace(row, predicted=values, predicted_objective=whole)
 
     def _ensembles(
         self, journal: Journal, candidates: Sequence[Candidate], units: UnitLosses

@@ -63,7 +63,8 @@ class Leaderboard:
     @cached_property
     def _ranked(self) -> tuple[Trial, ...]:
         found = [row for row in self.trials if self._is_mixture(row) and row.objective is not None]
-        found.sort(key=_rank_key)
+        calibrated = _calibrated(found)
+        found.sort(key=lambda row: _rank_key(row, calibrated))
         best: dict[str, Trial] = {}
         for row in found:
             if row.candidate.mixture is not None:
@@ -321,11 +322,12 @@ class Leaderboard:
 
 
 def _calibrated(rows: Sequence[Trial]) -> bool:
-    return any(row.predicted_objective is not None for row in rows)
+    """Return whether a merge is predicted; of a single unit the own loss is the trained one."""
+    return any(r.predicted_objective is not None and r.candidate.kind == "proxy" for r in rows)
 
 
-def _rank_key(row: Trial) -> tuple[float, float, tuple[str, ...]]:
+def _rank_key(row: Trial, calibrated: bool) -> tuple[float, float, tuple[str, ...]]:
     """Return what mixtures are sorted by: the predicted loss where there is one, the objective."""
-    predicted = math.inf if row.predicted_objective is None else row.predicted_objective.loss
+    found = row.predicted_objective if calibrated else None
     objective = math.inf if row.objective is None else row.objective
-    return predicted, objective, row.partitions
+    return math.inf if found is None else found.loss, objective, row.partitions
