@@ -20,6 +20,8 @@ from ablate import engine
 from ablate.cluster.session import session
 from ablate.errors import StudyError, WorkspaceError
 from ablate.resources import Cluster
+from ablate.search.journal import Journal
+from ablate.standing import standing_of
 from ablate.status import garbage, status
 from ablate.study import Study, load_study
 from ablate.validate.agreement import Agreement
@@ -170,6 +172,11 @@ def test_the_leaderboard_ranks_by_predictions_and_says_so(
         assert whole.loss == pytest.approx(mean)
         if row.candidate.kind == "unit":
             assert whole.loss == row.objective == whole.upper
+    asked = study(ran, ASKED)
+    journal = Journal(asked.open_workspace().journal)
+    foretold = standing_of(asked, asked.open_workspace()).foretell(journal)
+    assert foretold is not None  # what a search hears, of single units too
+    assert [foretold(row.candidate) for row in board.mixtures] == pytest.approx(losses)
     table = rows(ran, "proxy")
     assert all(row["predicted/reference"] is not None for row in table)
     assert status(study(ran, ASKED)).next == "export"
