@@ -5,6 +5,7 @@ Relative paths are taken from the folder of the study file.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ablate.harmless import without_secrets
 from ablate.settings import Float, Int, Name, Plain, Settings, apply_overrides, build, read_yaml
+from ablate.source_names import is_glob, may_be_hub_id
 from ablate.workspace import Workspace
 
 SampleBy = Literal["line", "paragraph", "document"]
@@ -505,22 +507,34 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
 
 
 def resolve_paths(study: Study, folder: Path) -> Study:
-    """Return the study with relative paths that exist (and the workspace) made absolute."""
+    """Return the study with its paths, workspace included, absolute; ids of the hub stay."""
 
     def located(path: str) -> str:
-        if "://" in path or Path(path).is_absolute():
-            return path
-        absolute = folder / Path(path).expanduser()
-        is_glob = any(mark in path for mark in "*?[")
-        looks_local = path.startswith((".", "~")) or Path(path).suffix != ""
-        return str(absolute) if absolute.exists() or is_glob or looks_local else path
+        """A folder or file where there is one, or where none may be a hub id."""
+        local = _rooted(folder, path)
+        return path if may_be_hub_id(path) and not Path(local).exists() else local
+
+    def texts(path: str) -> str:
+        if is_glob(path) and not Path(_rooted(folder, path)).exists():
+            return _rooted(folder, path, escape=glob.escape)
+        return located(path)
 
     workspace = study.workspace
     if "://" not in workspace:
         workspace = str((folder / Path(workspace).expanduser()).resolve())
-    units = {n: tuple(located(p) for p in paths) for n, paths in study.units.items()}
+    units = {n: tuple(_rooted(folder, p) for p in paths) for n, paths in study.units.items()}
     moved = study.model_copy(update={"workspace": workspace, "units": units})
-    return replace_paths(moved, located, located)
+    return replace_paths(moved, texts, located)
+
+
+def _rooted(folder: Path, path: str, escape: Callable[[str], str] = str) -> str:
+    """Return a path from `folder`, or from a home folder after ~; `escape` what it starts with."""
+    if "://" in path or Path(path).is_absolute():
+        return path
+    parts = Path(path).parts
+    if path.startswith("~"):
+        folder, parts = Path(parts[0]).expanduser(), parts[1:]
+    return str(Path(escape(str(folder)), *parts))
 
 
 def replace_paths(

@@ -4,65 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ablate.errors import CorpusError
-
-Format = Literal["jsonl", "json", "parquet", "text", "hub"]
-
-COMPRESSIONS = frozenset({".gz", ".zst", ".bz2", ".xz"})
-FORMATS: dict[str, Format] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".text": "text",
-    ".md": "text",
-    ".rst": "text",
-}
-NOT_TEXT = frozenset(
-    [
-        ".csv",
-        ".tsv",
-        ".zip",
-        ".tar",
-        ".tgz",
-        ".7z",
-        ".rar",
-        ".lz4",
-        ".arrow",
-        ".feather",
-        ".avro",
-        ".orc",
-        ".pdf",
-        ".docx",
-        ".xlsx",
-        ".epub",
-        ".npy",
-        ".npz",
-        ".pkl",
-        ".pt",
-        ".bin",
-        ".safetensors",
-        ".h5",
-        ".png",
-        ".jpg",
-        ".mp3",
-        ".mp4",
-        ".sqlite",
-        ".db",
-        ".warc",
-        ".yaml",
-        ".yml",
-    ]
+from ablate.source_names import (
+    FORMATS,
+    GLOB_MARKS,
+    NOT_TEXT,
+    Format,
+    is_compressed,
+    is_glob,
+    may_be_hub_id,
+    suffix_of,
 )
-GLOB_MARKS = "*?["
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+
+__all__ = ["GLOB_MARKS", "SourceFile", "is_compressed", "resolve"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +41,17 @@ def resolve(path: str, place: str) -> list[SourceFile]:
         return [_file(local)]
     if Path(local).is_dir():
         return _in_folder(local, place)
-    if any(mark in local for mark in GLOB_MARKS):
+    if is_glob(local):
         return _of_glob(local, place)
-    if _may_be_hub_id(path):
+    if may_be_hub_id(path):
         return [SourceFile(path=path, format="hub")]
     raise CorpusError(
         f"{place} must be a file, folder, glob or hub id, got {path}; nothing is there"
     )
 
 
-def _may_be_hub_id(path: str) -> bool:
-    last = path.rsplit("/", 1)[-1].split(":")[0]
-    known = FORMATS.keys() | COMPRESSIONS | NOT_TEXT
-    return bool(HUB_ID.fullmatch(path)) and Path(last).suffix.lower() not in known
-
-
 def _in_folder(folder: str, place: str) -> list[SourceFile]:
-    found = [_file(path) for path in _walk(folder) if _known(path)]
+    found = [_file(path) for path in _walk(folder) if suffix_of(path) in FORMATS]
     if not found:
         raise CorpusError(
             f"{place} must hold files that end in {', '.join(FORMATS)} (compressed or not), "
@@ -128,26 +80,9 @@ def _of_glob(pattern: str, place: str) -> list[SourceFile]:
     return [_file(path) for path in sorted(found)]
 
 
-def _known(path: str) -> bool:
-    return _suffix(path) in FORMATS
-
-
-def _suffix(path: str) -> str:
-    """Return the last suffix in lower case, leaving that of a compression out."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
-
-
-def is_compressed(path: str) -> bool:
-    """Return whether a file's name says that it is compressed."""
-    return Path(path).suffix.lower() in COMPRESSIONS
-
-
 def _file(path: str) -> SourceFile:
     absolute = str(Path(path).absolute())
-    suffix = _suffix(absolute)
+    suffix = suffix_of(absolute)
     if suffix in NOT_TEXT or (suffix == ".parquet" and is_compressed(absolute)):
         raise CorpusError(
             f"source files must be JSON lines, parquet or plain text, got {absolute}; convert it "

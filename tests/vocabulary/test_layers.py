@@ -12,7 +12,16 @@ PACKAGE = Path(__file__).parents[2] / "ablate"
 LAYERS = [
     {"harmless", "interrupts"},
     {"errors", "verb_package", "job_output"},
-    {"progress", "settings", "stores", "workspace", "plugins", "plain_values", "stage_log"},
+    {
+        "progress",
+        "settings",
+        "stores",
+        "workspace",
+        "plugins",
+        "plain_values",
+        "stage_log",
+        "source_names",
+    },
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},

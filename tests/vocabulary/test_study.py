@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablate.corpus.source_files import resolve
 from ablate.errors import StudyError, UserError
 from ablate.resources import Cluster, load_cluster
 from ablate.study import load_study, to_yaml
@@ -51,6 +52,53 @@ def test_the_resolved_study_reads_back_as_itself(file: Path, tmp_path: Path) -> 
     other.parent.mkdir()
     other.write_text(to_yaml(study))
     assert load_study(other) == study
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-0.5B", "EleutherAI/pythia-1.4b", "gpt2",
+     "mlfoundations/dclm-baseline-1.0", "allenai/c4:en.noblocklist"],
+)  # fmt: skip
+def test_an_id_of_the_hub_stays_unless_something_lies_there(file: Path, path: str) -> None:
+    overrides = [
+        f"corpus.sources.1.path={path}",
+        f"seed.sources.0.path={path}",
+        f"evaluate.domains.ptb={path}",
+        f"model={{path: '{path}'}}",
+        f"tokenizer={{path: '{path}'}}",
+    ]
+
+    def named() -> set[str | None]:
+        study = load_study(file, overrides)
+        return {
+            study.corpus.sources[1].path, study.seed.sources[0].path, study.model.path,
+            study.evaluate.domains["ptb"].path, study.tokenizer.path,
+        }  # fmt: skip
+
+    assert named() == {path}
+    (file.parent / path).mkdir(parents=True)
+    assert named() == {str(file.parent / path)}
+
+
+def test_what_cannot_be_an_id_of_the_hub_is_the_files_own(file: Path) -> None:
+    for path in ("d/x.jsonl.zst", "x.md", "./x", "a/b/c", "../x", "."):
+        study = load_study(file, [f"corpus.sources.1.path={path}", f"units={{a: [{path}, m]}}"])
+        assert study.corpus.sources[1].path == str(file.parent / path)
+        assert study.units["a"] == (str(file.parent / path), str(file.parent / "m"))
+    home = load_study(file, ["corpus.sources.1.path=~/x/*.md"])
+    assert home.corpus.sources[1].path == str(Path.home() / "x/*.md")
+
+
+def test_marks_of_globs_in_the_studys_own_folder_are_plain(tmp_path: Path) -> None:
+    folder = tmp_path / "[2024] *?"
+    (folder / "d").mkdir(parents=True)
+    (folder / "study.yaml").write_text(TEXT)
+    for name in ("a.jsonl.gz", "n.txt", "[s].txt"):
+        (folder / "d" / name).write_text("words")
+    study = load_study(folder / "study.yaml", ["seed.sources.0.path=d/[s].txt"])
+    found = [resolve(source.path, "x")[0].path for source in study.corpus.sources]
+    assert found == [str(folder / "d" / name) for name in ("a.jsonl.gz", "n.txt")]
+    assert resolve(study.seed.sources[0].path, "x")[0].path == str(folder / "d/[s].txt")
 
 
 def test_overrides_reach_lists_and_new_branches(file: Path) -> None:
