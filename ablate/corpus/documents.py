@@ -11,8 +11,8 @@ from typing import Any
 
 from ablate.corpus.hub import hub_rows
 from ablate.corpus.source_files import SourceFile
-from ablate.corpus.streams import ENDS, ROWS, DocumentSizes, batches, first_bad_line, reading
-from ablate.corpus.tables import check_parquet
+from ablate.corpus.streams import ENDS, DocumentSizes, first_bad_line, reading, text_batches
+from ablate.corpus.tables import parquet_rows
 from ablate.errors import CorpusError
 from ablate.harmless import is_name
 from ablate.study import SampleBy
@@ -68,7 +68,7 @@ def _rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
         case "jsonl" | "json":
             return _json_rows(asked.file)
         case "parquet":
-            return _parquet_rows(asked)
+            return parquet_rows(asked.file.path, _wanted(asked))
         case "hub":
             return hub_rows(asked.file.path, asked.split, _wanted(asked), asked.max_bytes)
         case "text":
@@ -144,18 +144,6 @@ def _parsed(text: str, place: str) -> Any:
         ) from error
 
 
-def _parquet_rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    path, wanted = asked.file.path, _wanted(asked)
-    rows = check_parquet(path, asked.text, wanted)
-    if not rows:
-        return
-    number = 0
-    for batch in batches("parquet", path, columns=list(wanted), batch_size=ROWS):
-        for row in batch.select(list(wanted)).to_pylist():
-            number += 1
-            yield f"{path}, row {number}", row
-
-
 def _lines(path: str, sample_by: SampleBy) -> Iterator[str]:
     """Yield lines (ends of lines are \\n, \\r\\n and \\r, nothing else), paragraphs or the whole."""
     try:
@@ -164,7 +152,7 @@ def _lines(path: str, sample_by: SampleBy) -> Iterator[str]:
             first, size = True, 0
             with closing(DocumentSizes(path, ENDS[sample_by])) as sizes:
                 sizes.ahead(0)
-                for batch in batches("text", path, sample_by=sample_by):
+                for batch in text_batches(path, sample_by):
                     for line in batch.column("text").to_pylist():
                         yield line.removeprefix("\ufeff") if first else line
                         first = False

@@ -1,4 +1,4 @@
-"""Files read through `datasets` in streaming mode, with errors that name the file."""
+"""Text files read through `datasets` in streaming mode, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ OPENERS: dict[bytes, Any] = {
 }
 
 
-def batches(loader: str, path: str, **settings: Any) -> Iterator[Any]:
-    """Yield the Arrow tables of one file as a packaged loader of `datasets` reads them."""
+def text_batches(path: str, sample_by: str) -> Iterator[Any]:
+    """Yield the Arrow tables of one file as the loader `text` of `datasets` reads them."""
     # Imported here: it takes two seconds, and most verbs read no source file.
     import datasets
 
     encoding = locale.getpreferredencoding(False)
-    if loader == "text" and _magic(path) and encoding.upper() not in UTF_8:
+    if _magic(path) and encoding.upper() not in UTF_8:
         # The loader reads compressed text in the machine's encoding, whatever it is told.
         raise CorpusError(
             f"the locale must be UTF-8 to read the compressed {path}, got {encoding}; set "
@@ -53,7 +53,11 @@ def batches(loader: str, path: str, **settings: Any) -> Iterator[Any]:
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     with _plainly_named(path) as plain:
         stream = datasets.load_dataset(
-            loader, data_files={"train": [plain]}, split="train", streaming=True, **settings
+            "text",
+            data_files={"train": [plain]},
+            split="train",
+            streaming=True,
+            sample_by=sample_by,
         )
         yield from stream.with_format("arrow").iter(batch_size=ROWS)
     if _magic(path) is zstandard.open:

@@ -93,6 +93,41 @@ def test_parquet(tmp_path: Path) -> None:
     assert texts_of(path, text="body") == ODD
 
 
+def test_other_columns_of_parquet_may_be_anything(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    extension = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16)))
+    table = pa.table(
+        {
+            "text": ["words"],
+            "metadata": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+            "id": extension,
+            "text.more": pa.array([{"text": [b"x"]}]),
+        }
+    )
+    features = {"info": {"features": {"text": {"dtype": "string", "_type": "Unheard"}}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+    assert texts_of(path) == ["words"]
+
+
+def test_parquet_text_that_is_not_utf_8_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    binary = pa.array([b"good", b"\xe9t\xe9"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 2, binary.buffers())
+    pq.write_table(pa.table({"text": text}), path)
+    assert texts_of(path) == ["good", None]
+
+
+@pytest.mark.parametrize("encode", [pa.array, lambda texts: pa.array(texts).dictionary_encode()])
+def test_a_parquet_value_above_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encode: Any
+) -> None:
+    monkeypatch.setattr("ablate.corpus.tables.MAX_DOCUMENT_BYTES", 4 << 20)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": encode(["small", "a" * (5 << 20)])}), path)
+    with pytest.raises(CorpusError, match=r"at most 4 MiB of text, got 5 MiB in .*, row 2; cut it"):
+        read(path)
+
+
 def test_files_come_in_order_of_their_names(tmp_path: Path) -> None:
     real = tmp_path / "real"
     for name in ("b/2.jsonl", "b/10.txt", "a.jsonl", ".hidden.jsonl", "notes.pdf"):
@@ -161,6 +196,12 @@ def test_bad_parquet_columns(tmp_path: Path) -> None:
         read(path)
     with pytest.raises(CorpusError, match=r"columns body, field, got text"):
         read(path, text="body", columns=("field",))
+    pq.write_table(pa.table({"text": ["a"], "field": [[1]]}), path)
+    with pytest.raises(CorpusError, match=r"'field' of .* must hold words or numbers, got list"):
+        read(path, columns=("field",))
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"]), path)
+    with pytest.raises(CorpusError, match=r"once each the columns text, got text, text"):
+        read(path)
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
     with pytest.raises(CorpusError, match="at least one document"):
         read(path)

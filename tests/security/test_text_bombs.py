@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -93,3 +95,19 @@ def test_a_json_array_is_held_only_so_far(tmp_path: Path) -> None:
     line, peak = peak_of(READ, path, "line")
     print(f"600 pieces of a JSON array: peak {peak:.0f} MB: {line[:90]}")
     assert line.startswith("refused: a JSON array") and peak < 3000
+
+
+@pytest.mark.parametrize("store_schema", [False, True], ids=["strings", "dictionary"])
+def test_parquet_rows_that_share_one_large_value_are_read_one_by_one(
+    tmp_path: Path, store_schema: bool
+) -> None:
+    path, rows = tmp_path / "x.parquet", 200
+    value = pa.array(["a" * (10 << 20)])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), value)
+    pq.write_table(
+        pa.table({"text": column}), path,
+        store_schema=store_schema, compression="zstd", dictionary_pagesize_limit=1 << 30,
+    )  # fmt: skip
+    line, peak = peak_of(READ, path, "line")
+    print(f"{path.stat().st_size:,} bytes of parquet, 2 GB of text: peak {peak:.0f} MB: {line}")
+    assert line == f"read {rows} documents, {rows * (10 << 20)} characters" and peak < 700
