@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from ablate.corpus import Corpus
 from ablate.errors import CheckpointError, StudyError
 from ablate.models.build import check_preset
@@ -113,12 +115,14 @@ def check_imports(study: Study) -> None:
         )
     folders = [folder for folders in study.units.values() for folder in folders]
     if study.model.preset is not None:
-        longest = max(study.train.sequence_length, study.evaluation_length)
-        check_preset(study.model, longest)
+        config = check_preset(study.model, study.train.sequence_length)
+        remedy = f"set model.overrides.max_position_embeddings={study.evaluation_length}"
+        _require_positions(study, config, f"preset {study.model.preset}", remedy)
     if study.model.path is not None:
         seed = resolve_folder(study.model.path)
         folders.append(str(seed))
-        _require_positions(study, seed)
+        config = read_config(seed, trust_remote_code=study.model.trust_remote_code)
+        _require_positions(study, config, str(seed), "name another model")
     for folder in folders:
         path = Path(folder)
         for file in weight_files(path):
@@ -126,15 +130,17 @@ def check_imports(study: Study) -> None:
         read_config(path, trust_remote_code=study.model.trust_remote_code)
 
 
-def _require_positions(study: Study, folder: Path) -> None:
-    config = read_config(folder, trust_remote_code=study.model.trust_remote_code)
+def _require_positions(study: Study, config: PretrainedConfig, model: str, remedy: str) -> None:
     most = getattr(config, "max_position_embeddings", None)
-    length = max(study.train.sequence_length, study.evaluation_length)
-    if isinstance(most, int) and length > most:
-        raise StudyError(
-            f"train.sequence_length must be at most the {most} positions of {folder}, got "
-            f"{length}; lower it"
-        )
+    for key, length in (
+        ("train.sequence_length", study.train.sequence_length),
+        ("evaluate.sequence_length", study.evaluation_length),
+    ):
+        if isinstance(most, int) and length > most:
+            raise StudyError(
+                f"{key} must be at most the {most} positions of {model}, got {length}; lower it, "
+                f"or {remedy}"
+            )
 
 
 def _intact(folder: Path) -> str | None:

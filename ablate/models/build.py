@@ -149,11 +149,15 @@ def _mendable(place: str) -> Iterator[None]:
         raise StudyError(f"{place} must make a model: {first_line(error)}; mend it") from error
 
 
-def check_preset(settings: ModelSettings, sequence_length: int) -> None:
-    """Raise StudyError when a preset with its overrides makes no model; no weights are made."""
+def check_preset(settings: ModelSettings, sequence_length: int) -> PretrainedConfig:
+    """Return the config of a preset; no weights are made.
+
+    Raises StudyError when it makes no model with its overrides. The vocabulary is a stand-in.
+    """
     config = build_config(settings, VOCABULARY_MULTIPLE, 0, sequence_length)
     with torch.device("meta"), quiet_transformers(), _mendable("model.overrides"):
         AutoModelForCausalLM.from_config(config)
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ablate.errors import StudyError
+from ablate.imports import check_imports
 from ablate.models.build import build_config, build_model, check_preset, padded_vocabulary
 from ablate.models.layout import flatten, layout_of
-from ablate.study import ModelSettings
+from ablate.study import ModelSettings, Study
 
 
 def tiny(seed: int = 0, **overrides: object) -> torch.nn.Module:
@@ -93,3 +94,18 @@ def test_impossible_presets_are_refused_before_any_work(
         check_preset(ModelSettings(preset="tiny", overrides=overrides), 128)
     assert "\n" not in str(caught.value)
     check_preset(ModelSettings(preset="tiny"), 4096)
+
+
+def test_a_preset_is_checked_with_the_positions_it_is_built_with() -> None:
+    def asked(**overrides: int) -> Study:
+        return Study.model_validate(
+            {
+                "name": "x", "workspace": "w", "corpus": {"sources": [{"path": "a", "partition": "a"}]},
+                "model": {"preset": "tiny", "overrides": overrides}, "seed": {"sources": [{"path": "a"}]},
+                "tokenizer": {"train": {}}, "evaluate": {"sequence_length": 4096},
+            }
+        )  # fmt: skip
+
+    with pytest.raises(StudyError, match=r"evaluate.sequence_length must be at most the 2048 pos"):
+        check_imports(asked())
+    check_imports(asked(max_position_embeddings=4096))
