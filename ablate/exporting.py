@@ -117,6 +117,7 @@ def _answer(standing: Standing, candidate: Candidate, tokens: str | None) -> Ans
         tokenizer_folder=standing.workspace.tokenizer,
         seed_coefficient=candidate.seed_coefficient,
         seed_digest=pool.seed.digest,
+        trust_remote_code=study.model.trust_remote_code,
         method=candidate.method,
         options=candidate.options,
         target_tokens=None if tokens is None else _budget(tokens),

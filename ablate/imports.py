@@ -22,6 +22,7 @@ from ablate.models.layout import Layout, constants_of, flatten, layout_of, tenso
 from ablate.models.load import load_model
 from ablate.models.pool import SeedModel, UnitModel
 from ablate.models.sources import (
+    model_code,
     read_config,
     read_small_json,
     resolve_folder,
@@ -30,7 +31,7 @@ from ablate.models.sources import (
 from ablate.models.tensor_file import read_header
 from ablate.stores import fetched
 from ablate.study import Study
-from ablate.workspace import Workspace, fingerprint
+from ablate.workspace import Workspace, file_digest, fingerprint
 
 
 def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel:
@@ -38,8 +39,8 @@ def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel
 
     Raises CheckpointError when the checkpoint cannot be used or does not fit the tokenizer.
     """
-    source = study.model.path or ""
-    model = load_model(source, trust_remote_code=study.model.trust_remote_code)
+    source, trusted = study.model.path or "", study.model.trust_remote_code
+    model = load_model(source, trust_remote_code=trusted)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if vocabulary < corpus.tokenizer.vocab_size:
         raise CheckpointError(
@@ -49,7 +50,14 @@ def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel
     layout = layout_of(model)
     flat = flatten(model, layout)
     digest = fingerprint({"weights": tensor_digest(flat), "layout": layout.fingerprint})
-    mark = fingerprint({"imported": digest, "tokenizer": corpus.tokenizer.fingerprint})
+    code = model_code(source, trust_remote_code=trusted)
+    mark = fingerprint(
+        {
+            "imported": digest,
+            "tokenizer": corpus.tokenizer.fingerprint,
+            **({"code": [file_digest(file) for file in code]} if code else {}),
+        }
+    )
     folder = workspace.seed_folder(mark)
     kept = _intact(folder)
     if kept is None:
@@ -61,6 +69,7 @@ def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel
             tokenizer_folder=workspace.tokenizer,
             training={"kind": "seed", "fingerprint": mark, "imported_from": source},
             constants=constants_of(model),
+            code=code,
         )
     return SeedModel(fingerprint=mark, folder=str(folder.relative_to(workspace.root)), digest=kept)
 
@@ -119,9 +128,10 @@ def check_imports(study: Study) -> None:
         remedy = f"set model.overrides.max_position_embeddings={study.evaluation_length}"
         _require_positions(study, config, f"preset {study.model.preset}", remedy)
     if study.model.path is not None:
-        seed = resolve_folder(study.model.path)
+        trusted = study.model.trust_remote_code
+        seed = resolve_folder(study.model.path, trust_remote_code=trusted)
         folders.append(str(seed))
-        config = read_config(seed, trust_remote_code=study.model.trust_remote_code)
+        config = read_config(seed, trust_remote_code=trusted)
         _require_positions(study, config, str(seed), "name another model")
     for folder in folders:
         path = Path(folder)

@@ -37,6 +37,7 @@ class Answer:
     tokenizer_folder: Path
     seed_coefficient: float = 0.0  # not 0 when the merge scales the sum of deltas
     seed_digest: str | None = None
+    trust_remote_code: bool = False  # run the model code that the seed brings, and export it
     method: str = "linear"  # the merge's; others than linear are given as a vector when written
     options: tuple[tuple[str, float | bool], ...] = ()
     target_tokens: int | None = None  # budget of the large run; None = shares only

@@ -14,6 +14,7 @@ from ablate.export.answer import Answer
 from ablate.models.build import load_model
 from ablate.models.checkpoint import load_flat, save_checkpoint
 from ablate.models.layout import Layout, constants_of, layout_of
+from ablate.models.sources import model_code
 from ablate.workspace import fingerprint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -36,7 +37,8 @@ def write_checkpoint(
     """
     if dtype not in DTYPES:
         raise StudyError(f"dtype must be known, got '{dtype}'; {did_you_mean(dtype, DTYPES)}")
-    model = load_model(answer.seed_folder)
+    trusted = answer.trust_remote_code
+    model = load_model(answer.seed_folder, trust_remote_code=trusted)
     layout = layout_of(model)
     if make is None and answer.method != "linear":
         raise ValueError(f"a merge by {answer.method} must be made by the caller")
@@ -50,6 +52,7 @@ def write_checkpoint(
         tokenizer_folder=answer.tokenizer_folder,
         training=provenance(answer, dtype),
         constants=constants_of(model),
+        code=model_code(answer.seed_folder, trust_remote_code=trusted),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,14 @@ def save_checkpoint(
     tokenizer_folder: Path,
     training: Mapping[str, Any],
     constants: Mapping[str, torch.Tensor] | None = None,
+    code: Sequence[Path] = (),
 ) -> str:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` loads; return its digest.
 
     `flat` has shape [layout.numel]; float32 or bfloat16 as given. The digest is the SHA-256 of
     model.safetensors; it also stands in training.json as `digest`, beside `training` and those of
-    the other `files`. The folder is written under a temporary name and renamed, replacing what was
-    there.
+    the other `files`. `code` are files of model code (`model_code`) to go along. The folder is
+    written under a temporary name and renamed, replacing what was there.
 
     Raises CheckpointError when a value is not finite.
     """
@@ -71,7 +72,9 @@ def save_checkpoint(
                 "train.learning_rate or use precision fp32"
             )
     with temporary_folder(folder.parent) as temporary:
-        _write_config(temporary, config, vector.dtype)
+        _write_config(temporary, config, vector.dtype, with_code=bool(code))
+        for file in code:
+            shutil.copyfile(file, temporary / file.name)
         for item in sorted(fetched(tokenizer_folder).iterdir()):
             if item.is_file() and item.name not in ("config.json", WEIGHTS, TRAINING):
                 shutil.copyfile(item, temporary / item.name)
@@ -82,10 +85,13 @@ def save_checkpoint(
     return digest
 
 
-def _write_config(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> None:
+def _write_config(
+    folder: Path, config: PretrainedConfig, dtype: torch.dtype, *, with_code: bool
+) -> None:
     values = config.to_dict()
     values["dtype"] = str(dtype).removeprefix("torch.")
-    values.pop("_name_or_path", None)
+    for key in ("_name_or_path", *([] if with_code else ["auto_map"])):
+        values.pop(key, None)
     text = json.dumps(values, indent=2, sort_keys=True, default=str)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
@@ -182,7 +188,7 @@ def load_flat(
 def _require_architecture(folder: Path, layout: Layout) -> None:
     ours, raw = layout.architecture, read_small_json(folder / "config.json")
     kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if kind == ours.get("model_type") and kind not in CONFIG_MAPPING:
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:
         # Model code of its own: its defaults are not known without running it.
         ours = {key: value for key, value in ours.items() if key in raw}
         got = {key: value for key, value in raw.items() if key in ours}

@@ -62,6 +62,16 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
         ) from error
 
 
+def model_code(path: str | Path, *, trust_remote_code: bool) -> list[Path]:
+    """Return the files of model code that a checkpoint brings; none unless it is trusted.
+
+    What is written from the checkpoint needs them: its config names classes in them.
+    """
+    if not trust_remote_code:
+        return []
+    return sorted(resolve_folder(path, trust_remote_code=True).glob("*.py"))
+
+
 def read_small_json(path: Path) -> Any:
     """Return the JSON of a small file; raise CheckpointError when it is missing or none."""
     try:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from ablate.errors import CheckpointError
 from ablate.models.checkpoint import TRAINING, save_checkpoint
 from ablate.models.layout import Layout
+from ablate.models.sources import model_code
 from ablate.stores import fetched, kept
 from ablate.train import together
 from ablate.train.finished import MOMENTS_FILE
-from ablate.train.job import TrainingJob
+from ablate.train.job import Start, TrainingJob
 from ablate.train.zero import MOMENTS, ZeroEngine
 from ablate.workspace import file_digest
 
@@ -62,11 +63,18 @@ def _write(
         tokenizer_folder=Path(job.tokenizer_folder),
         training=training,
         constants=_constants(module, layout),
+        code=_code(job.start),
     )
     if staged is not None:
         staged.replace(job.path / MOMENTS_FILE)
         kept(job.path / MOMENTS_FILE)
         kept(job.path / TRAINING)  # again: on an object store it is younger than what it describes
+
+
+def _code(start: Start) -> list[Path]:
+    if start.folder is None:
+        return []
+    return model_code(start.folder, trust_remote_code=start.trust_remote_code)
 
 
 def gather(engine: ZeroEngine, layout: Layout) -> Tensor | None:

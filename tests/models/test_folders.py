@@ -202,7 +202,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "must name a model_type"),
     "unknown architecture": (
         lambda f: configured(f, model_type="mystery", auto_map={"AutoConfig": "code.Config"}),
-        "trust_remote_code",
+        "trust_remote_code|model_type = 'mystery', the pool has 'llama'",
     ),
     "config of wrong kinds": (lambda f: configured(f, hidden_size="wide"), "config"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors"),
