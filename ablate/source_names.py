@@ -8,9 +8,11 @@ from typing import Literal
 
 Format = Literal["jsonl", "json", "parquet", "text", "hub"]
 
-COMPRESSIONS = frozenset({".gz", ".zst", ".bz2", ".xz"})
+COMPRESSIONS = frozenset({".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz"})
 FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
+    ".jsonlines": "jsonl",
+    ".jl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
     ".parquet": "parquet",

@@ -15,6 +15,7 @@ from ablate.corpus.streams import ENDS, DocumentSizes, first_bad_line, reading, 
 from ablate.corpus.tables import parquet_rows
 from ablate.errors import CorpusError
 from ablate.harmless import is_name
+from ablate.source_names import FORMATS, suffix_of
 from ablate.study import SampleBy
 
 SCALARS = (str, int, float, bool)
@@ -92,17 +93,37 @@ def _text_rows(asked: Reading) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 f"plain text must have no NUL characters, got one in {place}; is it UTF-16 or no "
                 "text at all? Convert the file to UTF-8"
             )
+        if number == 1 and suffix_of(asked.file.path) not in FORMATS:
+            _require_no_json(line, place)
         yield place, {asked.text: line}
+
+
+def _require_no_json(text: str, place: str) -> None:
+    """Refuse JSON lines in a file whose name does not say so: each would be one raw document."""
+    first = text.partition("\n")[0].strip()
+    if not (first.startswith("{") and first.endswith("}")):
+        return
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return
+    if row:
+        raise CorpusError(
+            f"JSON lines must be in files that end in .jsonl (compressed or not), got a JSON object "
+            f"in {place}; rename the file, or name plain text .txt"
+        )
 
 
 def _json_rows(file: SourceFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     lines = enumerate(_lines(file.path, "line"), start=1)
+    first = True
     for number, line in lines:
         if line.isspace() or not line:
             continue
-        if line.lstrip().startswith("["):
+        if first and line.lstrip().startswith("["):
             yield from _array_rows(file.path, _held(file.path, [line], lines))
             return
+        first = False
         place = f"{file.path}:{number}"
         row = _parsed(line, place)
         if not isinstance(row, dict):

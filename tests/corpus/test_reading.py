@@ -28,6 +28,8 @@ OPENERS: dict[str, Callable[..., Any]] = {
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": zstandard.open,
+    ".gzip": gzip.open,
+    ".zstd": zstandard.open,
 }
 
 
@@ -68,6 +70,27 @@ def test_json_arrays_and_json_lines_in_json_files(tmp_path: Path) -> None:
     assert texts_of(path) == ODD
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ODD))
     assert texts_of(path) == ODD
+
+
+@pytest.mark.parametrize("name", ["a.jl", "a.jsonlines.zstd", "a.ndjson"])
+def test_other_names_of_json_lines(tmp_path: Path, name: str) -> None:
+    opened = zstandard.open if name.endswith("zstd") else open
+    with opened(tmp_path / name, "wt", encoding="utf-8") as stream:
+        stream.write('{"body": "one"}\n{"body": "two"}\n')
+    assert texts_of(tmp_path / name, text="body") == ["one", "two"]
+
+
+@pytest.mark.parametrize("sample_by", ["line", "paragraph", "document"])
+@pytest.mark.parametrize("name", ["a.jsonl.1", "part-00000", "part-00000.gz"])
+def test_json_lines_by_another_name_are_refused(tmp_path: Path, name: str, sample_by: str) -> None:
+    opened = gzip.open if name.endswith("gz") else open
+    with opened(tmp_path / name, "wt", encoding="utf-8") as stream:
+        stream.write('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(CorpusError, match=rf"end in .jsonl .*got .*{name}:1; rename") as caught:
+        texts_of(tmp_path / name, sample_by=sample_by)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "part-1").write_text("{} is no document\n{}\n")
+    assert texts_of(tmp_path / "part-1") == ["{} is no document", "{}"]
 
 
 def test_plain_text(tmp_path: Path) -> None:
@@ -156,7 +179,8 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "empty inside": ("a.jsonl.gz", gzip.compress(b""), r"at least one document.*a\.jsonl\.gz"),
     "only blank": ("a.jsonl", b"\n \n", r"at least one document.*a\.jsonl"),
     "bad line": ("a.jsonl", lines(GOOD, b'{"text": "x"\n'), r"a\.jsonl:2; mend"),
-    "deep": ("a.jsonl", lines(GOOD, b"[" * 5, b'{"a":' * 99999 + b"\n"), r"a\.jsonl"),
+    "deep": ("a.jsonl", lines(GOOD, b"[" * 5, b'{"a":' * 99999 + b"\n"), r"a\.jsonl:2; mend"),
+    "array among lines": ("a.jsonl", lines(GOOD, [GOOD], GOOD), r"JSON object, got list in .*a\.jsonl:2"),
     "not an object": ("a.jsonl", lines(GOOD, 3), r"JSON object, got int in .*a\.jsonl:2"),
     "array of text": ("a.json", b'["a", "b"]', r"objects, got str in .*a\.json, entry 0"),
     "wrong encoding": ("a.jsonl", lines(GOOD, b'{"text": "\xe9t\xe9"}\n'), r"UTF-8, got byte 0xe9 in .*a\.jsonl:2"),
