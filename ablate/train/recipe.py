@@ -194,6 +194,18 @@ def check_tokens(name: str, tokens: int, recipe: Recipe) -> None:
         )
 
 
+def check_one_pass(name: str, tokens: int, recipe: Recipe, key: str) -> None:
+    """Raise StudyError when one pass over `tokens` of text fills no step of `recipe`.
+
+    `key` is where the study may ask for further passes.
+    """
+    if tokens < recipe.batch_tokens:
+        raise StudyError(
+            f"{name} must have at least one batch of train.batch_tokens {recipe.batch_tokens}, got "
+            f"{tokens} tokens; lower it, give more text, or ask for further passes with {key}"
+        )
+
+
 def flops(parameters: int, tokens: int) -> int:
     """Return the training FLOPs of `parameters` on `tokens`: 6 N D (arXiv 2001.08361)."""
     return FLOPS_PER_PARAMETER_AND_TOKEN * parameters * tokens
