@@ -17,6 +17,7 @@ from ablate.workspace import fingerprint, strange_file, write_atomic
 END_OF_TEXT = "<|endoftext|>"
 ADDING = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
 CONTACT_SECONDS = 20.0
+HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,6 @@ def load_tokenizer(path: str, place: str) -> StudyTokenizer:
 
 def _loaded(path: str, place: str) -> Any:
     # Imported here: transformers takes seconds, and reruns need no tokenizer.
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
     from transformers import AutoTokenizer
 
@@ -87,10 +87,8 @@ def _loaded(path: str, place: str) -> Any:
             "copy it again"
         )
     try:
-        if not Path(path).is_dir():
-            # Asked once and first: transformers tries many times before it says there is nothing.
-            HfApi().model_info(path, timeout=CONTACT_SECONDS)
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        folder = path if Path(path).is_dir() else _snapshot(path)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (
         OSError,
         ValueError,
@@ -105,6 +103,25 @@ def _loaded(path: str, place: str) -> Any:
             f"{place} must be a folder or hub id with a tokenizer, got {path}: "
             f"{type(error).__name__}: {reason}; check the path"
         ) from error
+
+
+def _snapshot(name: str) -> str:
+    """Return the folder of a hub id's newest files, or of the cached ones where no hub answers."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HTTPError,
+    )
+
+    try:
+        # Asked once and first: what follows waits without end, or tries many times.
+        HfApi().model_info(name, timeout=CONTACT_SECONDS)
+        silent = False
+    except HfHubHTTPError:
+        raise
+    except (HTTPError, ConnectionError):
+        silent = True
+    return snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=silent)
 
 
 def _described(text: str, specials: dict[str, str]) -> StudyTokenizer:

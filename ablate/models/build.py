@@ -211,7 +211,7 @@ def _tokenizer_size(path: str) -> int:
     from transformers import AutoTokenizer
 
     try:
-        return len(AutoTokenizer.from_pretrained(path))
+        return len(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(
             f"tokenizer.path must name a tokenizer folder or hub id, got '{path}': "

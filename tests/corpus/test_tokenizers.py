@@ -106,6 +106,24 @@ def test_a_loaded_tokenizer_loses_its_specials(tmp_path: Path) -> None:
     assert corpus.tokenizer.vocab_size == tokenizer.get_vocab_size()
 
 
+def test_a_cached_tokenizer_of_the_hub_is_read_where_no_hub_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "models--some--tokenizer-1.0"
+    saved(store / "snapshots" / "abc", sentencepiece_like(), eos_token="</s>")
+    (store / "refs").mkdir()
+    (store / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    here = load_tokenizer(str(store / "snapshots" / "abc"), "tokenizer.path")
+    assert load_tokenizer("some/tokenizer-1.0", "tokenizer.path") == here
+    with pytest.raises(
+        CorpusError, match=r"must be a folder or hub id .* got some/other"
+    ) as raised:
+        load_tokenizer("some/other", "tokenizer.path")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_tokenizer_without_end_of_text_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path, sentencepiece_like(), bos_token="<s>")
     with pytest.raises(CorpusError, match="must have an eos_token"):
