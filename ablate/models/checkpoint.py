@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ablate.errors import CheckpointError, WorkspaceError
 from ablate.models.layout import ARCHITECTURE_KEYS, Layout, architecture_of
@@ -36,6 +38,8 @@ from ablate.workspace import (
 
 WEIGHTS = "model.safetensors"
 TRAINING = "training.json"
+OLD_BUFFERS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+"""What transformers leaves out of a checkpoint of any model that computes it."""
 
 
 def save_checkpoint(
@@ -170,8 +174,8 @@ def load_flat(
     stored: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
         stored.update(read_header(path))
-    _require_architecture(folder, layout)
-    sources = _matched(folder, layout, stored)
+    kind = _require_architecture(folder, layout)
+    sources = _matched(folder, layout, _as_loaded(stored, layout, kind))
     if out is None:
         out = np.zeros(layout.numel, dtype=np.float32)
     elif out.shape != (layout.numel,) or out.dtype != np.float32:
@@ -185,15 +189,17 @@ def load_flat(
     return out
 
 
-def _require_architecture(folder: Path, layout: Layout) -> None:
+def _require_architecture(folder: Path, layout: Layout) -> Any:
+    """Return the class that loads the checkpoint; None when it brings model code of its own."""
     ours, raw = layout.architecture, read_small_json(folder / "config.json")
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if isinstance(kind, str) and kind not in CONFIG_MAPPING:
         # Model code of its own: its defaults are not known without running it.
         ours = {key: value for key, value in ours.items() if key in raw}
-        got = {key: value for key, value in raw.items() if key in ours}
+        got, loader = {key: value for key, value in raw.items() if key in ours}, None
     else:
-        got = architecture_of(read_config(folder))
+        config = read_config(folder)
+        got, loader = architecture_of(config), MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     wrong = [key for key in ARCHITECTURE_KEYS if got.get(key) != ours.get(key)]
     if layout.architecture and wrong:
         first = wrong[0]
@@ -202,6 +208,28 @@ def _require_architecture(folder: Path, layout: Layout) -> None:
             f"{got.get(first)!r}, the pool has {ours.get(first)!r}"
             f"{_more(wrong)}; use checkpoints that start from the same seed"
         )
+    return loader
+
+
+def _as_loaded(
+    stored: Mapping[str, StoredTensor], layout: Layout, loader: Any
+) -> dict[str, StoredTensor]:
+    """Return the tensors by the names under which `from_pretrained` of `loader` takes them.
+
+    It leaves out buffers that older versions stored, and adds or takes away the base model's name.
+    """
+    known = {entry.name for entry in layout.entries} | set(layout.aliases) | set(layout.constants)
+    ignored = [*OLD_BUFFERS, *(getattr(loader, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    prefix = f"{getattr(loader, 'base_model_prefix', '')}."
+    found: dict[str, StoredTensor] = {}
+    for name, tensor in stored.items():
+        others = (prefix + name, name.removeprefix(prefix))
+        taken = next((n for n in others if n in known and n not in stored), name)
+        if name in known:
+            found[name] = tensor
+        elif taken != name or not any(re.search(pattern, name) for pattern in ignored):
+            found[taken] = tensor
+    return found
 
 
 def _matched(

@@ -274,6 +274,42 @@ def test_a_broken_folder_is_refused_in_one_line(tmp_path: Path, case: str) -> No
         assert str(tmp_path / "unit") in str(raised.value)
 
 
+OLD: dict[str, tuple[str, dict[str, torch.Tensor]]] = {
+    "gpt-neox": (
+        "gpt_neox.",
+        {
+            "gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8),
+            "gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9),
+            "gpt_neox.layers.0.attention.rotary_emb.inv_freq": torch.ones(4),
+        },
+    ),
+    "gpt2": ("transformer.", {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4)}),
+    "llama": ("model.", {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}),
+}
+
+
+@pytest.mark.parametrize("family", OLD)
+def test_what_transformers_leaves_out_or_renames_is_read_the_same(
+    tmp_path: Path, family: str
+) -> None:
+    folder = tmp_path / "unit"
+    layout = saved(folder, family)
+    expected = load_flat(folder, layout)
+    prefix, buffers = OLD[family]
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, **buffers}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert np.array_equal(load_flat(folder, layout), expected)
+    assert np.array_equal(flatten(load_model(folder), layout).numpy(), expected)
+    bare = {name.removeprefix(prefix): tensor for name, tensor in {**tensors, **buffers}.items()}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    assert np.array_equal(load_flat(folder, layout), expected)
+    assert np.array_equal(flatten(load_model(folder), layout).numpy(), expected)
+    more = {**bare, "extra.bias": torch.ones(1)}
+    save_file(more, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"'extra.bias' is none"):
+        load_flat(folder, layout)
+
+
 def test_other_architectures_are_named(tmp_path: Path) -> None:
     layout = layout_of(small_model("llama"))
     saved(tmp_path / "neox", "gpt-neox")
