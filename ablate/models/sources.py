@@ -51,14 +51,26 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
             f"a checkpoint must be a folder or a hub id, got {what} at {path}; name the folder "
             "that holds config.json"
         )
-    patterns = [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES
+    return _downloaded(str(path), [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES)
+
+
+def hub_revision(name: str) -> str:
+    """Return the commit of a hub id's files: the newest, or the cached one where no hub answers.
+
+    Raises CheckpointError when there is no such model.
+    """
+    return _downloaded(name, ["config.json"]).name
+
+
+def _downloaded(name: str, patterns: list[str]) -> Path:
+    """Return the snapshot of a hub id with the files of some patterns; its name is its commit."""
     try:
-        return Path(snapshot_download(str(path), allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise CheckpointError(
             f"a checkpoint must be a folder or a hub id, got no such folder and no hub model for "
-            f"'{path}' ({reason}); check the name and the network"
+            f"'{name}' ({reason}); check the name and the network"
         ) from error
 
 

@@ -12,6 +12,7 @@ from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.models.checkpoint import checkpoint_digest
 from ablate.models.pool import SeedModel
+from ablate.models.sources import hub_revision, model_code, read_small_json
 from ablate.study import Study
 from ablate.train.finished import MOMENTS_FILE, is_complete
 from ablate.train.job import Kind, Start, TokenSlice, TrainingJob, job_fingerprint
@@ -24,10 +25,13 @@ from ablate.train.recipe import (
     trained_recipe,
     unit_recipe,
 )
-from ablate.workspace import Workspace, fingerprint, slug
+from ablate.workspace import Workspace, file_digest, fingerprint, slug
 
 if TYPE_CHECKING:
     from ablate.corpus.values import Corpus, PartitionInfo, TokenFile
+
+UNUSED_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+"""Keys of a config that change nothing in a training: weights are always read as float32."""
 
 __all__ = ["TrainedRun", "is_complete", "mixture_job", "seed_job", "unit_jobs", "unit_slices"]
 
@@ -235,7 +239,7 @@ def _seed_start(study: Study, corpus: Corpus) -> Start:
     model, tokenizer = study.model, corpus.tokenizer
     if model.path is not None:
         return Start(
-            mark=checkpoint_mark(model.path),
+            mark=checkpoint_mark(model.path, trust_remote_code=model.trust_remote_code),
             folder=model.path,
             trust_remote_code=model.trust_remote_code,
         )
@@ -257,11 +261,22 @@ def _seed_start(study: Study, corpus: Corpus) -> Start:
     )
 
 
-def checkpoint_mark(path: str) -> str:
-    """Return the fingerprint of a checkpoint: of its weights when it is a folder, else its id."""
-    if Path(path).is_dir():
-        return fingerprint({"weights": checkpoint_digest(Path(path))})
-    return fingerprint({"hub": path})
+def checkpoint_mark(path: str, *, trust_remote_code: bool = False) -> str:
+    """Return the fingerprint of a checkpoint: of a folder's files, or a hub id and its commit."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return fingerprint({"hub": path, "revision": hub_revision(path)})
+    config = read_small_json(folder / "config.json")
+    if isinstance(config, dict):
+        config = {key: value for key, value in config.items() if key not in UNUSED_KEYS}
+    code = model_code(folder, trust_remote_code=trust_remote_code)
+    return fingerprint(
+        {
+            "weights": checkpoint_digest(folder),
+            "config": config,
+            "code": {file.name: file_digest(file) for file in code},
+        }
+    )
 
 
 def _job(

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from ablate.corpus.values import Corpus, PartitionInfo, TokenFile, TokenizerInfo
-from ablate.errors import StudyError
+from ablate.errors import CheckpointError, StudyError
 from ablate.mixture import Mixture
 from ablate.models.pool import SeedModel
 from ablate.search.candidates import describe
 from ablate.study import Study, ValidateSettings
 from ablate.train.stages import (
     TrainedRun,
+    checkpoint_mark,
     is_complete,
     mixture_job,
     mixture_slices,
@@ -146,6 +147,42 @@ def test_carried_moments_come_from_the_seeds_folder(tmp_path: Path) -> None:
     given = study(train=carry, model={"path": "org/model"}, seed={}, tokenizer={})
     with pytest.raises(StudyError, match=r"carry_moments must be false for a seed without"):
         jobs_of(given, partition("a", 1000, 1))
+
+
+def test_a_seed_trained_on_is_marked_by_weights_config_and_trusted_code(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    config = {"model_type": "llama", "rope_theta": 10000.0, "attention_dropout": 0.0}
+
+    def mark(trusted: bool = False, **changes: Any) -> str:
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        return checkpoint_mark(str(tmp_path), trust_remote_code=trusted)
+
+    plain = mark()
+    assert mark(transformers_version="9", dtype="bfloat16") == plain
+    assert len({plain, mark(rope_theta=1e6), mark(attention_dropout=0.5)}) == 3
+    (tmp_path / "code.py").write_text("x = 1")
+    first = mark(trusted=True)
+    (tmp_path / "code.py").write_text("x = 2")
+    assert mark() == plain and len({plain, first, mark(trusted=True)}) == 3
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    assert mark() != plain
+
+
+def test_a_seed_of_the_hub_is_marked_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    store = tmp_path / "models--org--model"
+    (store / "refs").mkdir(parents=True)
+    marks = set()
+    for commit in ("abc", "def"):
+        (store / "snapshots" / commit).mkdir(parents=True)
+        (store / "refs" / "main").write_text(commit)
+        marks.add(checkpoint_mark("org/model"))
+    assert len(marks) == 2
+    with pytest.raises(CheckpointError, match=r"no hub model for 'org/none'"):
+        checkpoint_mark("org/none")
 
 
 def test_a_missing_or_foreign_folder_is_not_complete(tmp_path: Path) -> None:
