@@ -11,9 +11,8 @@ from ablate.corpus import Corpus
 from ablate.errors import CheckpointError, StudyError
 from ablate.models.build import check_preset
 from ablate.models.checkpoint import (
-    WEIGHTS,
-    altered_file,
     checkpoint_digest,
+    intact_digest,
     load_flat,
     read_training,
     save_checkpoint,
@@ -29,7 +28,6 @@ from ablate.models.sources import (
     weight_files,
 )
 from ablate.models.tensor_file import read_header
-from ablate.stores import fetched
 from ablate.study import Study
 from ablate.workspace import Workspace, file_digest, fingerprint
 
@@ -59,7 +57,7 @@ def import_seed(study: Study, corpus: Corpus, workspace: Workspace) -> SeedModel
         }
     )
     folder = workspace.seed_folder(mark)
-    kept = _intact(folder)
+    kept = intact_digest(folder)
     if kept is None:
         kept = save_checkpoint(
             folder,
@@ -151,15 +149,6 @@ def _require_positions(study: Study, config: PretrainedConfig, model: str, remed
                 f"{key} must be at most the {most} positions of {model}, got {length}; lower it, "
                 f"or {remedy}"
             )
-
-
-def _intact(folder: Path) -> str | None:
-    """Return the digest of a finished seed folder, None when it is missing or altered."""
-    training = read_training(fetched(folder))
-    if training is None or not (folder / WEIGHTS).is_file() or altered_file(folder) is not None:
-        return None
-    digest = checkpoint_digest(folder)
-    return digest if digest == training.get("digest") else None
 
 
 def _same_tokenizer(folder: Path, seed_folder: Path) -> None:

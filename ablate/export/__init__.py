@@ -16,6 +16,7 @@ from ablate.export.megatron import megatron_blend
 from ablate.export.mergekit import mergekit_yaml
 from ablate.export.olmo_core import olmo_core_yaml
 from ablate.export.weights import weights_json, weights_yaml
+from ablate.models.checkpoint import intact_digest
 from ablate.workspace import write_atomic
 
 CHECKPOINT = "checkpoint"
@@ -42,7 +43,7 @@ def write_export(
     """Write `answer` in the format `kind` and return the path of what was written.
 
     `to` is a folder, or for the text formats a file with a suffix of that format. Nothing is done
-    when the same export is there already. `make` makes a merge that is not linear.
+    when the same export is there already; a checkpoint that was damaged since is written again. `make` makes a merge that is not linear.
     Raises StudyError for an unknown format or suffix, and when something else is in the way.
     """
     if kind not in FORMATS:
@@ -50,7 +51,7 @@ def write_export(
             f"an export format must be known, got '{kind}'; {did_you_mean(kind, FORMATS)}"
         )
     if kind == CHECKPOINT:
-        if not _is_same_checkpoint(answer, to, dtype):
+        if not (_is_same_checkpoint(answer, to, dtype) and intact_digest(to)):
             write_checkpoint(answer, to, dtype, make)
         return to
     path = _text_path(kind, to)
@@ -74,7 +75,7 @@ def _text_path(kind: str, to: Path) -> Path:
 
 
 def _is_same_checkpoint(answer: Answer, folder: Path, dtype: str) -> bool:
-    """Return whether the folder is this export; False when there is nothing in it."""
+    """Return whether the folder is this export, damaged or not; False when there is nothing in it."""
     if not folder.exists():
         return False
     if folder.is_dir() and not any(folder.iterdir()):

@@ -145,6 +145,15 @@ def altered_file(folder: Path) -> str | None:
     return None
 
 
+def intact_digest(folder: Path) -> str | None:
+    """Return the digest of the weights of a folder that is as `save_checkpoint` wrote it, or None."""
+    training = read_training(fetched(folder))
+    if training is None or not (folder / WEIGHTS).is_file() or altered_file(folder) is not None:
+        return None
+    digest = checkpoint_digest(folder)
+    return digest if digest == training.get("digest") else None
+
+
 def load_flat(
     folder: Path,
     layout: Layout,

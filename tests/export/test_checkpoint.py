@@ -125,6 +125,20 @@ def test_the_same_export_is_kept_and_another_refused(
     assert write_export(asked, "checkpoint", tmp_path / "empty") == tmp_path / "empty"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_export_is_written_again(
+    folders: dict[str, tuple[Path, str]], tmp_path: Path, name: str
+) -> None:
+    asked, to = answer(folders), tmp_path / "best"
+    write_export(asked, "checkpoint", to)
+    file = to / name
+    whole = file.read_bytes()
+    for damage in (file.unlink, lambda: file.write_bytes(whole[:-7])):
+        damage()
+        write_export(asked, "checkpoint", to)
+        assert file.read_bytes() == whole
+
+
 def test_an_altered_member_is_never_merged(
     folders: dict[str, tuple[Path, str]], tmp_path: Path
 ) -> None:
