@@ -166,6 +166,13 @@ def test_dare_is_unbiased_over_seeds() -> None:
     assert 0.9 < float(scores.std()) < 1.1
 
 
+def test_a_density_just_below_one_keeps_all() -> None:
+    layout = Layout(entries=(Entry(name="a", shape=(64,), offset=0),), numel=64)
+    for density in (1 - 1e-11, float(np.nextafter(1.0, 0.0))):
+        bits = drop_masks(layout=layout, identity="a", rng_seed=0, density=density)
+        assert np.unpackbits(bits).all()
+
+
 def test_a_mask_depends_on_seed_identity_and_tensor_and_on_nothing_else() -> None:
     models = pool("llama")
     first = drop_masks(layout=models.layout, identity="a", rng_seed=0, density=0.5)
