@@ -25,6 +25,7 @@ from ablate.stores import here, kept
 
 BATCH_BYTES = 1 << 20
 HELD_TOKENS = 1 << 22
+HELD_HITS = 1 << 12
 
 Offsets = npt.NDArray[np.int64]
 
@@ -99,13 +100,40 @@ def one_core_tokenizer(text: str) -> Tokenizer:
 
 
 @dataclass
+class _Hits:
+    """Where a stream's tokens first have each held-out n-gram: no more than it has is held."""
+
+    places: list[npt.NDArray[Any]] = field(default_factory=list)
+    at: list[npt.NDArray[Any]] = field(default_factory=list)
+    held: int = 0
+    limit: int = HELD_HITS
+
+    def add(self, places: npt.NDArray[Any], at: int) -> None:
+        """Take the distinct n-grams of a document that begins after `at` tokens."""
+        self.places.append(places)
+        self.at.append(np.full(len(places), at, np.int64))
+        self.held += len(places)
+        if self.held > self.limit:
+            first, first_at = self.first()
+            self.places, self.at, self.held = [first], [first_at], len(first)
+            self.limit = max(HELD_HITS, 2 * len(first))
+
+    def first(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return each n-gram once and the tokens before it, in the order of the tokens."""
+        if not self.places:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        places, at = np.concatenate(self.places), np.concatenate(self.at)
+        order = np.sort(np.unique(places, return_index=True)[1])
+        return places[order], at[order]
+
+
+@dataclass
 class _Stream:
     """What is known of one stream in this file so far; arrays wait in lists until written."""
 
     number: int
     fates: Fates
     heldout: Grams | None
-    seen: npt.NDArray[np.bool_] | None
     next: int = 0
     tokens: int = 0
     waiting: list[npt.NDArray[Any]] = field(default_factory=list)
@@ -115,7 +143,7 @@ class _Stream:
     dropped: list[tuple[int, int]] = field(default_factory=list)
     causes: dict[str, int] = field(default_factory=dict)
     unchecked: list[int] = field(default_factory=list)
-    hits: list[tuple[npt.NDArray[Any], int]] = field(default_factory=list)
+    hits: _Hits = field(default_factory=_Hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +210,6 @@ class _FileEncoder:
             number=number,
             fates=fates,
             heldout=protected.heldout[name] if protected and own else None,
-            seen=np.zeros(len(protected.every_heldout), np.bool_) if protected else None,
         )
 
     def _check(self, stream: _Stream, text: str) -> _Checked:
@@ -218,11 +245,8 @@ class _FileEncoder:
         stream = checked.stream
         if checked.unchecked:
             stream.unchecked.append(stream.tokens)
-        if checked.hits is not None and stream.seen is not None:
-            new = checked.hits[~stream.seen[checked.hits]]
-            stream.seen[new] = True
-            if len(new):
-                stream.hits.append((new, stream.tokens))
+        if checked.hits is not None and len(checked.hits):
+            stream.hits.add(checked.hits, stream.tokens)
         ids.append(self._rules.eos_token_id)
         stream.waiting.append(np.array(ids, self._dtype))
         stream.document_tokens.append(len(ids))
@@ -246,7 +270,7 @@ class _FileEncoder:
         self._held_tokens = 0
 
     def _part(self, stream: _Stream) -> EncodedPart:
-        places = [places for places, _ in stream.hits]
+        hits, hits_at = stream.hits.first()
         return EncodedPart(
             tokens_file=str(self._path(stream, "tokens")),
             heldout_file=str(self._path(stream, "heldout")),
@@ -256,9 +280,6 @@ class _FileEncoder:
             dropped_bytes=np.array([size for _, size in stream.dropped], np.int64),
             causes=stream.causes,
             unchecked_at=np.array(stream.unchecked, np.int64),
-            hits=np.concatenate(places) if places else np.empty(0, np.int64),
-            hits_at=np.repeat(
-                np.array([at for _, at in stream.hits], np.int64),
-                [len(found) for found in places],
-            ),
+            hits=hits,
+            hits_at=hits_at,
         )

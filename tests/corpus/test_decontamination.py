@@ -11,6 +11,7 @@ import pytest
 from corpora import make, named, study_of, texts, words, write_lines
 
 from ablate.corpus import read_domain, read_tokens
+from ablate.corpus.encode import HELD_HITS, _Hits
 from ablate.corpus.ngrams import gather, ngram_hashes, overlap
 from ablate.errors import CorpusError
 
@@ -180,3 +181,17 @@ def test_duplicates_are_dropped_within_a_partition_only(tmp_path: Path) -> None:
     assert info.documents == 45
     assert corpus.partitions["copy"].documents == 40
     assert corpus.domains == {}
+
+
+def test_hits_are_held_once_each_where_the_text_first_has_them() -> None:
+    rng = np.random.default_rng(0)
+    hits, expected, most = _Hits(), {}, 0
+    for at in range(0, 40_000, 100):
+        places = np.unique(rng.integers(0, 3_000, 200))
+        hits.add(places, at)
+        for place in places.tolist():
+            expected.setdefault(place, at)
+        most = max(most, hits.held)
+    found, found_at = hits.first()
+    assert list(zip(found.tolist(), found_at.tolist(), strict=True)) == list(expected.items())
+    assert most <= 2 * HELD_HITS
