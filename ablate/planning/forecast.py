@@ -8,14 +8,10 @@ from typing import Any
 from ablate.planning.hardware import Hardware, hardware_of
 from ablate.planning.memory import Memory, memory_of, problems_of
 from ablate.planning.places import Places, places_of, problems_of_places
-from ablate.planning.stages import (
-    Setting,
-    Stage,
-    resume_points,
-    stages_of,
-    token_seconds,
-)
+from ablate.planning.setting import Setting, Stage
+from ablate.planning.stages import stages_of
 from ablate.planning.traffic import Traffic, traffic_of
+from ablate.planning.training import resume_points, token_seconds
 from ablate.planning.work import Work
 from ablate.resources import Cluster
 from ablate.study import Study

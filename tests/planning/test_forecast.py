@@ -12,7 +12,7 @@ import torch
 from ablate.models.build import ModelShape, model_shape
 from ablate.planning.forecast import Forecast, forecast_of
 from ablate.planning.machine import Probe, measure, scoring_flops, training_flops
-from ablate.planning.stages import makespan
+from ablate.planning.setting import makespan
 from ablate.planning.traffic import step_bytes
 from ablate.planning.work import Work, work_of
 from ablate.resources import Cluster, load_cluster
