@@ -8,6 +8,7 @@ from typing import Any
 from ablate.planning.hardware import Hardware, hardware_of
 from ablate.planning.memory import Memory, memory_of, problems_of
 from ablate.planning.places import Places, places_of, problems_of_places
+from ablate.planning.preparing import problems_of_texts
 from ablate.planning.setting import Setting, Stage
 from ablate.planning.stages import stages_of
 from ablate.planning.traffic import Traffic, traffic_of
@@ -77,7 +78,11 @@ def forecast_of(study: Study, cluster: Cluster, work: Work) -> Forecast:
         devices=round(units * max(1, places.lanes)),
         device_hours=work.flops / rate / 3600,
         naive_device_hours=work.naive_flops / rate / 3600,
-        problems=(*problems_of_places(places, cluster), *problems_of(memory, cluster, places)),
+        problems=(
+            *problems_of_places(places, cluster),
+            *problems_of_texts(setting),
+            *problems_of(memory, cluster, places),
+        ),
     )
 
 

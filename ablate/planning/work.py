@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from ablate.corpus import Corpus, Survey, read_corpus, survey
+from ablate.corpus.inputs import inputs_of
+from ablate.corpus.pieces import pieces_of
+from ablate.corpus.survey import BYTES_PER_TOKEN
 from ablate.imports import check_imports
 from ablate.models.build import ModelShape, model_shape
 from ablate.planning.partitions import (
@@ -16,6 +19,7 @@ from ablate.planning.partitions import (
     prepared_partitions,
     surveyed_partitions,
 )
+from ablate.planning.texts import TextFile, text_files
 from ablate.resources import Cluster
 from ablate.search.check import check_search
 from ablate.search.choice import choose_algorithm
@@ -44,7 +48,7 @@ class Work:
 
     `exact` is False while tokens are estimated from the size of the source files. What `validate`
     trains (0 runs where the study does not ask for it) is an estimate always: which mixtures it
-    chooses depends on the scores. `unit_runs` are the tokens of each run that is trained.
+    chooses depends on the scores. `texts` are the source files. `unit_runs` are the tokens of each run that is trained.
     `members` is the mean number of units in a mixture of the search's space, `scored` the models
     that it scores: mixtures, units and the seed.
     """
@@ -52,6 +56,7 @@ class Work:
     study: str
     exact: bool
     partitions: tuple[PartitionPlan, ...]
+    texts: tuple[TextFile, ...]
     model: ModelShape
     seed_tokens: int
     unit_runs: tuple[int, ...]
@@ -117,7 +122,8 @@ def work_of(study: Study, *, cluster: Cluster | None = None) -> Work:
     trials = study.search.trials if mixtures is None else min(mixtures, study.search.trials)
     algorithm, why = choose_algorithm(study, mixtures)
     shape = model_shape(study)
-    seed = seed_recipe(study, look.seed_tokens if look else _seed_tokens(corpus))
+    seed_text = look.seed_tokens if look else _seed_tokens(corpus)
+    seed = seed_recipe(study, seed_text)
     seed_tokens = seed.tokens if study.seed.sources else 0
     for recipe in [*trained.values(), *([seed] if seed_tokens else [])]:
         check_batch(recipe, where.train)
@@ -135,6 +141,9 @@ def work_of(study: Study, *, cluster: Cluster | None = None) -> Work:
         study=study.name,
         exact=corpus is not None,
         partitions=parts,
+        texts=text_files(
+            inputs_of(study, pieces_of(study)), parts, seed_text, _bytes_per_token(corpus, look)
+        ),
         model=shape,
         seed_tokens=seed_tokens,
         unit_runs=unit_runs,
@@ -192,6 +201,12 @@ def _partitions(
     if corpus is not None:
         return prepared_partitions(corpus)
     return surveyed_partitions(study, look) if look is not None else ()
+
+
+def _bytes_per_token(corpus: Corpus | None, look: Survey | None) -> float:
+    parts = [*(corpus or look).partitions.values()] if corpus or look else []
+    tokens = sum(part.tokens for part in parts)
+    return sum(part.bytes for part in parts) / tokens if tokens else BYTES_PER_TOKEN
 
 
 def _seed_tokens(corpus: Corpus | None) -> int:
