@@ -158,7 +158,7 @@ def _content(standing: Standing, board: Leaderboard, cluster: Cluster) -> Report
             study=standing.study,
             corpus=standing.corpus,
             pool=standing.pool,
-            plan=work_of(standing.study, cluster=cluster).to_json(),
+            plan=work_of(standing.study, cluster=cluster, corpus=standing.corpus).to_json(),
             agreement=standing.agreement,
             texts=standing.frame.domains,
         )

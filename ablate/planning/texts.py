@@ -58,7 +58,9 @@ def _kept(
 ) -> dict[tuple[Kind, str], int]:
     """Return the training tokens by kind and name; sources that name none share the rest."""
     named = {name for kind, name, _ in uses if kind == "partition" and name}
-    kept = {(kind, name): seed_tokens for kind, name, _ in uses if kind == "seed"}
+    kept: dict[tuple[Kind, str], int] = {
+        (kind, name): seed_tokens for kind, name, _ in uses if kind == "seed"
+    }
     for part in parts:
         group: tuple[Kind, str] = ("partition", part.name if part.name in named else "")
         kept[group] = kept.get(group, 0) + part.tokens

@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ablate.corpus import Corpus, Survey, read_corpus, survey
-from ablate.corpus.inputs import inputs_of
-from ablate.corpus.pieces import pieces_of
-from ablate.corpus.survey import BYTES_PER_TOKEN
+from ablate.corpus import Corpus
 from ablate.imports import check_imports
 from ablate.models.build import ModelShape, model_shape
-from ablate.planning.partitions import (
-    PartitionPlan,
-    prepared_partitions,
-    surveyed_partitions,
-)
-from ablate.planning.texts import TextFile, text_files
+from ablate.planning.partitions import PartitionPlan
+from ablate.planning.sources import sources_of
+from ablate.planning.texts import TextFile
 from ablate.resources import Cluster
 from ablate.search.check import check_search
 from ablate.search.choice import choose_algorithm
@@ -48,9 +42,10 @@ class Work:
 
     `exact` is False while tokens are estimated from the size of the source files. What `validate`
     trains (0 runs where the study does not ask for it) is an estimate always: which mixtures it
-    chooses depends on the scores. `texts` are the source files. `unit_runs` are the tokens of each run that is trained.
-    `members` is the mean number of units in a mixture of the search's space, `scored` the models
-    that it scores: mixtures, units and the seed.
+    chooses depends on the scores. `texts` are the source files, none where they were not looked
+    at. `unit_runs` are the tokens of each run that is trained. `members` is the mean number of
+    units in a mixture of the search's space, `scored` the models that it scores: mixtures, units
+    and the seed.
     """
 
     study: str
@@ -92,14 +87,16 @@ class Work:
         }
 
 
-def work_of(study: Study, *, cluster: Cluster | None = None) -> Work:
-    """Return what `run` would do. Raises the errors that `run` would raise before training."""
+def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | None = None) -> Work:
+    """Return what `run` would do. Raises the errors that `run` would raise before training.
+
+    A `corpus` that is given is taken as the study's own, and its sources are not looked at.
+    """
     where = cluster or Cluster()
     check_search(study)
     check_imports(study)
-    corpus = read_corpus(study.open_workspace())
-    look = None if corpus else survey(study)
-    parts = _partitions(study, corpus, look)
+    sources = sources_of(study, corpus)
+    parts = sources.partitions
     units = {part.name: part.units for part in parts}
     recipes = {
         (part.name, index): unit_recipe(study, tokens)
@@ -122,8 +119,7 @@ def work_of(study: Study, *, cluster: Cluster | None = None) -> Work:
     trials = study.search.trials if mixtures is None else min(mixtures, study.search.trials)
     algorithm, why = choose_algorithm(study, mixtures)
     shape = model_shape(study)
-    seed_text = look.seed_tokens if look else _seed_tokens(corpus)
-    seed = seed_recipe(study, seed_text)
+    seed = seed_recipe(study, sources.seed_tokens)
     seed_tokens = seed.tokens if study.seed.sources else 0
     for recipe in [*trained.values(), *([seed] if seed_tokens else [])]:
         check_batch(recipe, where.train)
@@ -139,11 +135,9 @@ def work_of(study: Study, *, cluster: Cluster | None = None) -> Work:
         everything = trials * sum(tokens.values())
     return Work(
         study=study.name,
-        exact=corpus is not None,
+        exact=sources.exact,
         partitions=parts,
-        texts=text_files(
-            inputs_of(study, pieces_of(study)), parts, seed_text, _bytes_per_token(corpus, look)
-        ),
+        texts=sources.texts,
         model=shape,
         seed_tokens=seed_tokens,
         unit_runs=unit_runs,
@@ -193,21 +187,3 @@ def _validation(study: Study, space: Space, parts: tuple[PartitionPlan, ...]) ->
     own = {part.name: sum(own_tokens(study, size) for size in part.unit_tokens) for part in parts}
     mean = sum(own.get(name, 0) for name in space.names) / len(space.names)
     return runs, round(runs * mean * sum(sizes) / len(sizes))
-
-
-def _partitions(
-    study: Study, corpus: Corpus | None, look: Survey | None
-) -> tuple[PartitionPlan, ...]:
-    if corpus is not None:
-        return prepared_partitions(corpus)
-    return surveyed_partitions(study, look) if look is not None else ()
-
-
-def _bytes_per_token(corpus: Corpus | None, look: Survey | None) -> float:
-    parts = [*(corpus or look).partitions.values()] if corpus or look else []
-    tokens = sum(part.tokens for part in parts)
-    return sum(part.bytes for part in parts) / tokens if tokens else BYTES_PER_TOKEN
-
-
-def _seed_tokens(corpus: Corpus | None) -> int:
-    return corpus.seed.tokens if corpus and corpus.seed else 0
