@@ -1,10 +1,12 @@
-"""Wall time of `search`: evaluators that score one mixture after another."""
+"""Wall time of `search`: evaluators score the units, then the mixtures that an algorithm proposes."""
 
 from __future__ import annotations
 
-from ablate.planning.machine import scoring_flops
+from ablate.planning.machine import scoring_flops, training_flops
 from ablate.planning.memory import POOL_BYTES
-from ablate.planning.setting import EVALUATOR_START, Setting, Stage
+from ablate.planning.proposals import ensemble_seconds, proposal_seconds, ranking_seconds
+from ablate.planning.setting import EVALUATOR_START, Setting, Stage, makespan
+from ablate.search.candidates import ENSEMBLE
 
 TRIAL_CEREMONY = 0.045
 """Seconds of an evaluator between two trials: Tune and Ray (`make bench-tune`)."""
@@ -14,27 +16,66 @@ DRIVER_SECONDS = 0.015
 
 def search_stage(setting: Setting) -> Stage:
     """Return when the units and all mixtures are scored."""
-    work, places = setting.work, setting.places
-    if not places.evaluators:
+    work = setting.work
+    if not setting.places.evaluators:
         return Stage(name="search", seconds=None, basis="no evaluator fits")
-    merges = 1 + len(setting.study.search.merge.alternatives)
-    mixtures = work.trials * merges
-    trial = trial_seconds(setting, work.members)
-    busy = mixtures * trial + (work.scored - work.trials) * trial_seconds(setting, 1)
-    wall = max(busy / places.evaluators, work.scored * DRIVER_SECONDS)
-    merge = merge_seconds(setting, work.members)
+    # No mixture is proposed before every unit is scored.
+    begin = scoring_start(setting, work.units + 1) + scoring_seconds(setting, work.units + 1)
+    begin += ranking_seconds(work) / setting.hardware.start_share
+    if setting.study.search.merge.method == ENSEMBLE:
+        seconds, basis = _ensembles(setting)
+    else:
+        seconds, basis = _merges(setting)
     return Stage(
         name="search",
-        seconds=scoring_start(setting) + wall,
-        basis=f"{mixtures:,} mixtures on {places.evaluators} evaluator(s), {trial:.3g} s each: "
-        f"merge {merge:.2g}, ceremony {TRIAL_CEREMONY:g}, rest evaluation; "
-        f"{setting.hardware.basis['scoring']}",
+        seconds=begin + seconds,
+        basis=f"{basis}; {setting.hardware.basis['scoring']}",
     )
 
 
-def trial_seconds(setting: Setting, members: float) -> float:
-    """Return the seconds of one evaluator for one mixture of so many units."""
-    return merge_seconds(setting, members) + evaluation_seconds(setting) + TRIAL_CEREMONY
+def _merges(setting: Setting) -> tuple[float, str]:
+    """Return the seconds of all mixtures after the units, and what they rest on.
+
+    An algorithm has so many mixtures open at once, and each is scored by every merge. A proposal
+    that waits for a value comes after that value's trial and the algorithm's own time.
+    """
+    work, evaluators = setting.work, setting.places.evaluators
+    merges = len(setting.study.search.merge.methods)
+    used = min(evaluators, work.open_at_once * merges)
+    merge = merge_seconds(setting, work.members, used)
+    slopes = slope_seconds(setting, used) if work.sloped else 0.0
+    trial = merge + slopes + evaluation_seconds(setting) + TRIAL_CEREMONY
+    proposal = proposal_seconds(work) / setting.hardware.start_share
+    waiting = merges * trial / used + proposal / work.open_at_once
+    driver = merges * DRIVER_SECONDS + proposal
+    shown = f"{used:,}" if used == evaluators else f"{used:,} of {evaluators:,}"
+    basis = (
+        f"{work.trials * merges:,} mixtures on {shown} evaluator(s), {trial:.3g} s each: merge "
+        f"{merge:.2g}, {f'slopes {slopes:.2g}, ' if slopes else ''}ceremony {TRIAL_CEREMONY:g}, "
+        "rest evaluation"
+    )
+    if used < evaluators:
+        basis += f"; {work.algorithm} has {work.open_at_once:,} open at once"
+    if proposal and driver > merges * trial / used:
+        basis += f"; {work.algorithm} takes the driver {proposal:.2g} s for each"
+    return work.trials * max(waiting, driver), basis
+
+
+def _ensembles(setting: Setting) -> tuple[float, str]:
+    """Return the seconds of all ensembles after the units, and what they rest on."""
+    work, share = setting.work, setting.hardware.start_share
+    each = (ensemble_seconds(work) + proposal_seconds(work)) / share + DRIVER_SECONDS
+    return work.trials * each, (
+        f"the seed and {work.units:,} units on {setting.places.evaluators:,} evaluator(s), then "
+        f"{work.trials:,} mixtures of their token probabilities in the driver, {each:.2g} s each"
+    )
+
+
+def scoring_seconds(setting: Setting, models: int) -> float:
+    """Return the seconds until so many single models are scored, none of them proposed."""
+    evaluators = setting.places.evaluators
+    each = merge_seconds(setting, 1, min(models, evaluators)) + evaluation_seconds(setting)
+    return max(makespan([each + TRIAL_CEREMONY] * models, evaluators), models * DRIVER_SECONDS)
 
 
 def evaluation_seconds(setting: Setting) -> float:
@@ -43,26 +84,52 @@ def evaluation_seconds(setting: Setting) -> float:
     return setting.work.evaluated_tokens * flops / setting.hardware.scoring
 
 
-def merge_seconds(setting: Setting, members: float) -> float:
-    """Return the seconds of a linear merge while every evaluator of the node merges too.
-
-    Members are read from memory, or from disk as far as the pool spills; on a GPU they pass through
-    its link.
-    """
-    hardware, memory, places = setting.hardware, setting.memory, setting.places
+def merge_seconds(setting: Setting, members: float, used: int) -> float:
+    """Return the seconds of a linear merge while `used` evaluators merge at once."""
     size = POOL_BYTES * setting.work.model.parameters
-    beside = max(1, places.evaluators_per_node)
-    rate = hardware.merging / beside
-    if places.gpu_scoring:
-        rate = min(rate, hardware.gpu_link * setting.cluster.trial.gpus)
-    spilled = members * size * memory.spilled / memory.pool
-    return (members + 1) * size / rate + spilled / (hardware.storage / beside)
+    return _reading(setting, members, used) + size / _memory_rate(setting, used)
 
 
-def scoring_start(setting: Setting) -> float:
-    """Return the seconds until evaluators score: processes, and the pool on every node."""
+def slope_seconds(setting: Setting, used: int) -> float:
+    """Return the seconds of one evaluator for the slope of every unit's weight.
+
+    A forward and a backward pass; and for each domain every unit, and the seed beside it, is read.
+    """
+    work, study = setting.work, setting.study
+    flops = training_flops(work.model, study.evaluation_length)
+    passes = work.evaluated_tokens * flops / setting.hardware.scoring
+    read = work.domains * work.units
+    seed = read * POOL_BYTES * work.model.parameters / _memory_rate(setting, used)
+    return passes + _reading(setting, read, used) + seed
+
+
+def _reading(setting: Setting, models: float, used: int) -> float:
+    """Return the seconds to read so many models: from memory, or disk as far as the pool spills."""
+    memory = setting.memory
+    size = models * POOL_BYTES * setting.work.model.parameters
+    spilled = size * memory.spilled / memory.pool
+    disk = setting.hardware.storage / _beside(setting, used)
+    return size / _memory_rate(setting, used) + spilled / disk
+
+
+def _memory_rate(setting: Setting, used: int) -> float:
+    """Return the bytes a second that one evaluator reads; on a GPU they pass through its link."""
     hardware = setting.hardware
-    # Each node reads its part of the pool, and has the other parts from the others.
-    part = setting.memory.pool / hardware.nodes
+    rate = hardware.merging / _beside(setting, used)
+    if setting.places.gpu_scoring:
+        return min(rate, hardware.gpu_link * setting.cluster.trial.gpus)
+    return rate
+
+
+def _beside(setting: Setting, used: int) -> int:
+    """Return how many evaluators share a node's memory, where Ray puts those used on few nodes."""
+    return max(1, min(used, setting.places.evaluators_per_node))
+
+
+def scoring_start(setting: Setting, models: int) -> float:
+    """Return the seconds until evaluators score: processes, and so many models on every node."""
+    hardware = setting.hardware
+    # Each node reads its part of the models, and has the other parts from the others.
+    part = models * POOL_BYTES * setting.work.model.parameters / hardware.nodes
     others = (hardware.nodes - 1) * part / hardware.network
     return EVALUATOR_START / hardware.start_share + part / hardware.storage + others

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from ablate.corpus import Corpus
 from ablate.imports import check_imports
 from ablate.models.build import ModelShape, model_shape
+from ablate.planning.mixtures import (
+    mean_members,
+    open_at_once,
+    searched_names,
+    validation_of,
+)
 from ablate.planning.partitions import PartitionPlan
 from ablate.planning.sources import sources_of
 from ablate.planning.texts import TextFile
 from ablate.resources import Cluster
+from ablate.search.algorithms import ALGORITHMS
+from ablate.search.candidates import ENSEMBLE
 from ablate.search.check import check_search
 from ablate.search.choice import choose_algorithm
 from ablate.search.objective import objective_weights
-from ablate.search.spaces import Space
 from ablate.standing import space_of
 from ablate.study import Study
 from ablate.train.recipe import (
@@ -26,14 +30,9 @@ from ablate.train.recipe import (
     check_tokens,
     flops,
     forward_flops,
-    own_tokens,
     seed_recipe,
     unit_recipe,
 )
-from ablate.validate.runs import fixed_tokens
-
-SAMPLED_MIXTURES = 256
-"""Mixtures drawn to know how many units a merge has on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +43,11 @@ class Work:
     trains (0 runs where the study does not ask for it) is an estimate always: which mixtures it
     chooses depends on the scores. `texts` are the source files, none where they were not looked
     at. `unit_runs` are the tokens of each run that is trained. `members` is the mean number of
-    units in a mixture of the search's space, `scored` the models that it scores: mixtures, units
-    and the seed.
+    units in a mixture of the search's space, `scored` the models that it scores: merges, units and
+    the seed; of `sloped` merges the gradient is taken too. At most `open_at_once` mixtures wait for
+    their values, proposed over `searched_names` partitions or groups. `validation_passes` are the
+    models that `validate` runs over the evaluated text, `validation_rounds` the trainings that wait
+    for each other.
     """
 
     study: str
@@ -62,12 +64,17 @@ class Work:
     trials: int
     members: float
     scored: int
+    sloped: int
+    open_at_once: int
+    searched_names: int
     algorithm: str
     why: str
     domains: int
     evaluated_tokens: int
     validation_runs: int
+    validation_rounds: int
     validation_tokens: int
+    validation_passes: int
     training_flops: int
     search_flops: int
     validation_flops: int
@@ -127,9 +134,12 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
     unit_runs = tuple(recipe.tokens for recipe in trained.values())
     domains = len(heldout) + len(study.evaluate.domains)
     evaluated = domains * study.evaluate.tokens_per_domain
-    scored = trials + sum(units.values()) + 1
-    parameters = shape.parameters
-    validation_runs, validation_tokens = _validation(study, space, parts)
+    members, parameters = mean_members(space, units), shape.parameters
+    merged = 0 if study.search.merge.method == ENSEMBLE else trials
+    scored = merged * len(study.search.merge.methods) + sum(units.values()) + 1
+    sloped = merged if getattr(ALGORITHMS.get(algorithm), "wants_gradient", False) else 0
+    searched = searched_names(study, algorithm, units)
+    validation = validation_of(study, space, parts, units, members)
     everything = space.total_tokens()
     if everything is None:  # a continuum: train as many mixtures as would be scored
         everything = trials * sum(tokens.values())
@@ -146,44 +156,23 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
         steps_per_run=max((recipe.steps for recipe in trained.values()), default=0),
         mixtures=mixtures,
         trials=trials,
-        members=_members(space, units),
+        members=members,
         scored=scored,
+        sloped=sloped,
+        open_at_once=open_at_once(study, algorithm, trials, searched),
+        searched_names=searched,
         algorithm=algorithm,
         why=why,
         domains=domains,
         evaluated_tokens=evaluated,
-        validation_runs=validation_runs,
-        validation_tokens=validation_tokens,
+        validation_runs=validation.runs,
+        validation_rounds=validation.rounds,
+        validation_tokens=validation.tokens,
+        validation_passes=validation.passes,
         training_flops=flops(parameters, sum(unit_runs) + seed_tokens),
-        search_flops=forward_flops(parameters, evaluated * scored),
-        validation_flops=flops(parameters, validation_tokens)
-        + forward_flops(parameters, evaluated * validation_runs),
+        search_flops=forward_flops(parameters, evaluated * scored)
+        + flops(parameters, evaluated * sloped),
+        validation_flops=flops(parameters, validation.tokens)
+        + forward_flops(parameters, evaluated * validation.passes),
         naive_flops=flops(parameters, everything + seed_tokens),
     )
-
-
-def _members(space: Space, units: Mapping[str, int]) -> float:
-    """Return the mean number of units in a mixture of the space."""
-    rng = np.random.default_rng(0)
-    drawn = [space.sample(rng) for _ in range(SAMPLED_MIXTURES)]
-    counts = [sum(units[name] for name in mixture.partitions) for mixture in drawn if mixture]
-    return float(np.mean(counts)) if counts else float(sum(units.values()))
-
-
-def _validation(study: Study, space: Space, parts: tuple[PartitionPlan, ...]) -> tuple[int, int]:
-    """Return how many models `validate` would train, and on about how many tokens together.
-
-    Its mixtures are spread evenly over sizes: the mean size times the mean partition's tokens.
-    """
-    settings, rules = study.validate_, study.search.space
-    if settings is None:
-        return 0, 0
-    wanted, count = settings.mixtures + settings.rounds, space.count()
-    runs = settings.replicates * (wanted if count is None else min(wanted, count))
-    if settings.tokens == "fixed":
-        return runs, runs * fixed_tokens(study, settings)
-    most = min(rules.max_size or len(space.names), len(space.names))
-    sizes = settings.sizes or range(min(max(2, rules.min_size), most), most + 1)
-    own = {part.name: sum(own_tokens(study, size) for size in part.unit_tokens) for part in parts}
-    mean = sum(own.get(name, 0) for name in space.names) / len(space.names)
-    return runs, round(runs * mean * sum(sizes) / len(sizes))
