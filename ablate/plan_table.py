@@ -84,6 +84,7 @@ def _stages(forecast: Forecast) -> Table:
 def _nodes(forecast: Forecast) -> Table:
     memory, traffic, places = forecast.memory, forecast.traffic, forecast.places
     offloaded = f" + {_bytes(memory.worker_host)} offloaded" if memory.worker_host else ""
+    kept = f"; members' products {_bytes(memory.evaluator_host)} of the node's memory"
     device = {True: f"of a GPU's {_bytes(memory.gpu)}", False: "of the node's memory"}
     return _pairs("Memory and traffic of a node", (
         ("object store", f"pool {_bytes(memory.pool)} of {_bytes(memory.object_store)}; "
@@ -91,7 +92,7 @@ def _nodes(forecast: Forecast) -> Table:
         ("a worker", f"{_bytes(memory.worker)}{offloaded} {device[places.gpu_training]}: weights, "
          "gradients, optimizer by ZeRO stage, activations of a micro batch"),
         ("an evaluator", f"{_bytes(memory.evaluator)} {device[places.gpu_scoring]}: weights, "
-         "activations of a batch"),
+         f"activations of a batch{kept if memory.evaluator_host else ''}"),
         ("node memory", f"training {_bytes(memory.training_node)} ({places.workers_per_node} "
          f"workers), search {_bytes(memory.scoring_node)} ({places.evaluators_per_node} "
          f"evaluators) of {_bytes(memory.node)}"),

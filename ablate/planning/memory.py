@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.evaluate.likelihood import default_batch_tokens
+from ablate.evaluate.scorer import PREPARED_BYTES
 from ablate.models.build import ModelShape
 from ablate.planning.hardware import Hardware
 from ablate.planning.places import Places
@@ -32,11 +33,16 @@ DEVICE_RESERVE = 1.5e9
 HEAD_TILE_BYTES = 256e6
 """At most, of an evaluator's logits: they are made in tiles."""
 
+PREPARED_PER_PARAMETER = {"regmean": 4.0, "dare": 1 / 8}
+"""Bytes that an evaluator keeps of each member by merge method: Gram products, a bit of what is
+dropped. Others keep next to nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Bytes. `worker` and `evaluator` are of one process on its device, `worker_host` what a worker
-    offloads; `training_node` and `scoring_node` of a node's memory (not its GPUs) in all."""
+    offloads, `evaluator_host` what an evaluator keeps of members in its node's memory, whatever its
+    device; `training_node` and `scoring_node` of a node's memory (not its GPUs) in all."""
 
     pool: float
     object_store: float
@@ -44,6 +50,7 @@ class Memory:
     worker: float
     worker_host: float
     evaluator: float
+    evaluator_host: float
     training_node: float
     scoring_node: float
     node: float
@@ -61,7 +68,8 @@ def memory_of(
     whole = POOL_BYTES * shape.parameters  # while it is read, and while it is published
     on_gpu, scored_on_gpu = bool(cluster.train.gpus_per_worker), bool(cluster.trial.gpus)
     a_worker = host + (whole if on_gpu else device)
-    an_evaluator = whole if scored_on_gpu else evaluator
+    kept = _prepared(study, work)
+    an_evaluator = kept + (whole if scored_on_gpu else evaluator)
     return Memory(
         pool=pool,
         object_store=hardware.object_store,
@@ -69,6 +77,7 @@ def memory_of(
         worker=device + (DEVICE_RESERVE if on_gpu else 0),
         worker_host=host,
         evaluator=evaluator + (DEVICE_RESERVE if scored_on_gpu else 0),
+        evaluator_host=kept,
         training_node=a_worker * places.workers_per_node,
         scoring_node=min(pool, hardware.object_store) + an_evaluator * places.evaluators_per_node,
         node=hardware.memory,
@@ -119,6 +128,13 @@ def _evaluator(study: Study, cluster: Cluster, shape: ModelShape) -> float:
     tokens = cluster.trial.batch_tokens or default_batch_tokens(on_gpu)
     alive = FORWARD_ACTIVATIONS * size * shape.width * tokens
     return float(size * shape.parameters + alive + HEAD_TILE_BYTES * on_gpu)
+
+
+def _prepared(study: Study, work: Work) -> float:
+    """Return the bytes that an evaluator keeps of what merges prepare, at most its limit."""
+    methods = {one.method for one in study.search.merge.methods}
+    each = sum(PREPARED_PER_PARAMETER.get(method, 0.0) for method in methods)
+    return min(float(PREPARED_BYTES), each * work.model.parameters * work.units)
 
 
 def problems_of(memory: Memory, cluster: Cluster, places: Places) -> list[str]:

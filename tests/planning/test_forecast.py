@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ablate.evaluate.scorer import PREPARED_BYTES
 from ablate.models.build import ModelShape, model_shape
 from ablate.planning.forecast import Forecast, forecast_of
 from ablate.planning.machine import Probe, measure, scoring_flops, training_flops
@@ -123,6 +124,25 @@ def test_zero_stages_share_the_states_and_offloading_moves_them(study: Study, wo
     assert off.worker + off.worker_host == pytest.approx(at[3].worker)
     assert off.worker_host == pytest.approx(14 * numel / 2)
     assert off.training_node > at[3].training_node
+
+
+def test_an_evaluator_keeps_gram_products_of_members_up_to_a_limit(
+    study: Study, work: Work
+) -> None:
+    def host(**merge: Any) -> float:
+        one = study.model_validate(
+            {**study.model_dump(by_alias=True), "search": {"merge": merge, "trials": 1000}}
+        )
+        found = forecast_of(one, cluster(), work).memory
+        others = found.scoring_node - linear.scoring_node
+        assert others == pytest.approx(found.evaluator_host * 4)  # evaluators of a node
+        return found.evaluator_host
+
+    linear = forecast_of(study, cluster(), work).memory
+    assert linear.evaluator_host == host(method="ties") == 0
+    assert host(method="dare") == PARTITIONS * work.model.parameters / 8
+    assert host(method="regmean") == PREPARED_BYTES < 4 * work.model.parameters * PARTITIONS
+    assert host(method="linear", alternatives=[{"method": "regmean"}]) == PREPARED_BYTES
 
 
 def test_a_pool_larger_than_the_store_is_named_and_slower(study: Study, work: Work) -> None:
