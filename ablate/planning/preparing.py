@@ -17,7 +17,7 @@ LEARNED_BYTES_PER_SECOND = 1e6
 """Bytes of the seed's text a second from which one task learns the tokenizer."""
 PACKED_TOKENS = 5e7
 """Tokens a second that one task writes into a partition's file, and hashes."""
-LONG_FILE = 600.0
+LONG_FILE = 3600.0
 """Seconds of one file from which on it is said that it should be split."""
 
 

@@ -120,21 +120,37 @@ def test_the_same_seed_gives_the_same_search(simulate: ModuleType, scale: Module
     assert simulate.whole_units(one, hours, 3) != simulate.whole_units(one, hours, 4)
 
 
-def test_the_study_is_planned_on_a_thousand_gpus(tmp_path: Path) -> None:
-    from ablate.planning import plan
+def test_the_study_is_planned_on_a_thousand_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablate.planning import work_of
+    from ablate.planning.forecast import forecast_of
     from ablate.resources import load_cluster
     from ablate.study import load_study
 
-    for name in ("study.yaml", "make_texts.py"):
-        (tmp_path / name).write_text((FOLDER / name).read_text())
-    namespace: dict[str, Any] = {"__name__": "texts", "__file__": str(tmp_path / "make_texts.py")}
-    exec((tmp_path / "make_texts.py").read_text(), namespace)
-    namespace["main"](tmp_path / "texts")
-    found = plan(load_study(tmp_path / "study.yaml"), cluster=load_cluster(FOLDER / "cluster.yaml"))
-    assert found.work.units == 500 and found.forecast.places.evaluators == 1000
-    assert found.forecast.places.lanes == 125
-    assert found.work.model.parameters == pytest.approx(6.74e9, rel=0.01)
-    assert found.forecast.memory.pool == pytest.approx(13.5e12, rel=0.01)
-    (problem,) = found.forecast.problems
+    monkeypatch.syspath_prepend(str(FOLDER))
+    importlib.import_module("make_texts").main(tmp_path / "texts", 50, 2)
+    (tmp_path / "study.yaml").write_text((FOLDER / "study.yaml").read_text())
+    study, cluster = load_study(tmp_path / "study.yaml"), load_cluster(FOLDER / "cluster.yaml")
+    work = work_of(study, cluster=cluster)
+    found = forecast_of(study, cluster, work)
+    assert work.units == 500 and found.places.evaluators == 1000
+    assert found.places.lanes == 125
+    assert work.model.parameters == pytest.approx(6.74e9, rel=0.01)
+    assert found.memory.pool == pytest.approx(13.5e12, rel=0.01)
+    (problem,) = found.problems
     assert "the pool of 13,504 GB does not fit" in problem and "examples/at_scale" in problem
     json.dumps(found.to_json(), allow_nan=False)
+    # Of full size: in 2,600 shards prepare takes an hour, in 52 it takes days, and the plan says why.
+    full = importlib.import_module("plan").full_size
+    few = full(work)
+    assert sum(file.kept for file in few.texts) == 520 * 10**9
+    assert work.seed_tokens == pytest.approx(20 * 10**9, rel=0.001)
+    slow = forecast_of(study, cluster, few)
+    assert "53 tasks, one per file" in slow.stages[0].basis
+    assert (slow.stages[0].seconds or 0) > 46 * 3600
+    assert sum("split it" in problem for problem in slow.problems) == 1
+    many = full(replace(work, texts=work.texts[:1] * 2600))
+    quick = forecast_of(study, cluster, many)
+    assert quick.stages[0].seconds == pytest.approx(200e6 / 60_000, rel=0.2)
+    assert len(quick.problems) == 1

@@ -97,7 +97,7 @@ def test_one_large_file_bounds_the_time_and_is_named(small: tuple[Study, Work]) 
     even, fine = planned(small, 16, *[15 * BILLION // 64] * 64)
     assert even < seconds / 8 and fine.problems == ()
     # Too short to matter: nothing is said.
-    assert planned(small, 16, BILLION // 1000)[1].problems == ()
+    assert planned(small, 16, BILLION // 10)[1].problems == ()
 
 
 def test_what_is_read_but_not_kept_still_takes_its_time(small: tuple[Study, Work]) -> None:
