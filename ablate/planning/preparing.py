@@ -8,8 +8,8 @@ from ablate.planning.setting import RAY_START, TASK_START, Setting, Stage, makes
 from ablate.planning.texts import TextFile
 from ablate.report.wording import count
 
-PREPARED_TOKENS = 60_000
-"""Tokens a second of one CPU: read, clean, split, decontaminate, tokenize."""
+PREPARED_TOKENS = 100_000
+"""Tokens a second of one CPU: read, clean, split, decontaminate, tokenize (examples/at_scale)."""
 SCAN_SHARE = 0.4
 """Of that time the first pass takes so much, which reads what is not kept too."""
 SCANNED_TOKENS, ENCODED_TOKENS = PREPARED_TOKENS / SCAN_SHARE, PREPARED_TOKENS / (1 - SCAN_SHARE)
@@ -32,7 +32,8 @@ def prepare_stage(setting: Setting) -> Stage:
     evaluated = makespan([each] * work.domains, tasks)
     # Text that is repeated to fill a unit is hashed as often as it is in it.
     lengths = [max(part.tokens, sum(part.unit_tokens)) for part in work.partitions]
-    packed = makespan([length / PACKED_TOKENS for length in [*lengths, _seed_text(setting)]], tasks)
+    lengths.append(sum(file.kept for file in work.texts if file.kind == "seed"))
+    packed = makespan([length / PACKED_TOKENS for length in lengths], tasks)
     busy = scanned + _learning(setting) + encoded + evaluated + packed
     used = min(tasks, len(work.texts))
     each_file = ", one per file" if used < tasks else ""
@@ -70,12 +71,9 @@ def _seconds(file: TextFile) -> float:
     return file.tokens / SCANNED_TOKENS + file.kept / ENCODED_TOKENS
 
 
-def _seed_text(setting: Setting) -> int:
-    return sum(file.kept for file in setting.work.texts if file.kind == "seed")
-
-
 def _learning(setting: Setting) -> float:
-    """Return the seconds of the one task that learns the tokenizer."""
+    """Return the seconds of the one task that learns the tokenizer, from all of the seed's text."""
     if setting.study.tokenizer.train is None:
         return 0.0
-    return min(LEARNED_BYTES, _seed_text(setting) * BYTES_PER_TOKEN) / LEARNED_BYTES_PER_SECOND
+    tokens = sum(file.tokens for file in setting.work.texts if file.kind == "seed")
+    return min(LEARNED_BYTES, tokens * BYTES_PER_TOKEN) / LEARNED_BYTES_PER_SECOND

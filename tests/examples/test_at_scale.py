@@ -141,16 +141,16 @@ def test_the_study_is_planned_on_a_thousand_gpus(
     (problem,) = found.problems
     assert "the pool of 13,504 GB does not fit" in problem and "examples/at_scale" in problem
     json.dumps(found.to_json(), allow_nan=False)
-    # Of full size: in 2,600 shards prepare takes an hour, in 52 it takes days, and the plan says why.
+    # Of full size: in 2,600 shards prepare takes half an hour, in 52 a day, as the plan says.
     full = importlib.import_module("plan").full_size
     few = full(work)
     assert sum(file.kept for file in few.texts) == 520 * 10**9
     assert work.seed_tokens == pytest.approx(20 * 10**9, rel=0.001)
     slow = forecast_of(study, cluster, few)
     assert "53 tasks, one per file" in slow.stages[0].basis
-    assert (slow.stages[0].seconds or 0) > 46 * 3600
+    assert (slow.stages[0].seconds or 0) > 27 * 3600
     assert sum("split it" in problem for problem in slow.problems) == 1
     many = full(replace(work, texts=work.texts[:1] * 2600))
     quick = forecast_of(study, cluster, many)
-    assert quick.stages[0].seconds == pytest.approx(200e6 / 60_000, rel=0.2)
+    assert quick.stages[0].seconds == pytest.approx(200e6 / 100_000, rel=0.25)
     assert len(quick.problems) == 1

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from ablate.planning.forecast import Forecast, forecast_of
-from ablate.planning.preparing import ENCODED_TOKENS, LEARNED_BYTES_PER_SECOND, SCANNED_TOKENS
+from ablate.planning.preparing import (
+    ENCODED_TOKENS,
+    LEARNED_BYTES_PER_SECOND,
+    PREPARED_TOKENS,
+    SCANNED_TOKENS,
+)
 from ablate.planning.setting import RAY_START, TASK_START
 from ablate.planning.texts import TextFile
 from ablate.planning.work import Work, work_of
@@ -83,7 +88,7 @@ def test_a_file_is_one_task_however_many_cpus_there_are(small: tuple[Study, Work
     three, _ = planned(small, 3, BILLION, BILLION, BILLION)
     many, found = planned(small, 1000, BILLION, BILLION, BILLION)
     one_file = BILLION / SCANNED_TOKENS + BILLION / ENCODED_TOKENS
-    assert one_file == pytest.approx(BILLION / 60_000)
+    assert one_file == pytest.approx(BILLION / PREPARED_TOKENS)
     assert one_file < many == three < 1.05 * one_file
     assert 1.9 * one_file < two < 2.05 * one_file
     assert "3 tasks, one per file" in found.stages[0].basis
@@ -91,7 +96,7 @@ def test_a_file_is_one_task_however_many_cpus_there_are(small: tuple[Study, Work
 
 def test_one_large_file_bounds_the_time_and_is_named(small: tuple[Study, Work]) -> None:
     seconds, found = planned(small, 16, 10 * BILLION, *[BILLION // 10] * 50)
-    assert seconds > 10 * BILLION / 60_000
+    assert seconds > 10 * BILLION / PREPARED_TOKENS
     (problem,) = found.problems
     assert "00.jsonl" in problem and "split it" in problem and "\n" not in problem
     even, fine = planned(small, 16, *[15 * BILLION // 64] * 64)
@@ -112,7 +117,7 @@ def test_the_tokenizer_is_learned_by_one_task(small: tuple[Study, Work]) -> None
     named = whole.model_copy(
         update={"tokenizer": whole.tokenizer.model_copy(update={"train": None, "path": "gpt2"})}
     )
-    seed = replace(work, texts=(*files(BILLION), replace(files(0)[0], kind="seed", kept=BILLION)))
+    seed = replace(work, texts=(*files(BILLION), replace(files(0)[0], kind="seed", tokens=BILLION)))
     learned, given = (
         forecast_of(one, cluster(4), seed).stages[0].seconds or 0.0 for one in (whole, named)
     )
