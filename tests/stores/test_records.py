@@ -1,4 +1,4 @@
-"""What only a driver writes, logs and local trackers' files: kept in the store, gone on with there."""
+"""What only a driver writes, logs and files of trackers: kept in the store, gone on with there."""
 
 from __future__ import annotations
 

@@ -97,6 +97,8 @@ def test_a_run_a_second_one_and_the_other_verbs(
     assert in_the_store(uri) == in_a_folder
     before = Objects(uri).find()
     assert not [name for name in before if "/." in name or name.startswith(".drivers")]
+    logs = ("prepare", "train", "search", "report")
+    assert {f"logs/{name}.jsonl" for name in logs} <= before.keys()
     shutil.rmtree(tmp_path / "one")  # another machine
     _, errors = driver("run")
     assert "train" not in errors and "pool" not in errors, errors
