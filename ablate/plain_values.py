@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, is_dataclass
 from dataclasses import fields as dataclass_fields
@@ -49,7 +49,7 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
         return _typed(next(one for one in inner if one not in (bool, NoneType)), value, place)
     if kind is Any or (origin is Literal and isinstance(value, str) and value in inner):
         return value
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if kind is str and isinstance(value, str):
         value.encode()  # half a character, which JSON's escapes may hold, is a ValueError

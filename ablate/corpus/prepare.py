@@ -21,7 +21,7 @@ from ablate.corpus.pieces import pieces_of
 from ablate.corpus.values import Corpus, read_corpus
 from ablate.errors import WorkspaceError
 from ablate.progress import note, tell
-from ablate.stores import TEMPORARY_PREFIX, fetched, forget, kept
+from ablate.stores import TEMPORARY_PREFIX, fetched, forget, kept, settled
 from ablate.study import Study
 from ablate.workspace import Workspace, remove, temporary_folder, write_json
 
@@ -69,5 +69,6 @@ def _publish(made: Path, corpus: Path) -> None:
         if path.is_file():
             final = corpus / path.relative_to(made)
             final.parent.mkdir(exist_ok=True)
-            path.replace(final)
-            kept(final)
+            with settled(final):
+                path.replace(final)
+                kept(final)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.evaluate.likelihood import default_batch_tokens
-from ablate.evaluate.scorer import PREPARED_BYTES
+from ablate.evaluate.scorer import GRADIENT_BYTES, PREPARED_BYTES
 from ablate.models.build import ModelShape
 from ablate.planning.hardware import Hardware
 from ablate.planning.places import Places
@@ -64,7 +64,7 @@ def memory_of(
     shape = work.model
     pool = float(POOL_BYTES * shape.parameters * (work.units + 1))
     device, host = _worker(study, cluster, shape)
-    evaluator = _evaluator(study, cluster, shape)
+    evaluator = _evaluator(study, cluster, shape, work)
     whole = POOL_BYTES * shape.parameters  # while it is read, and while it is published
     on_gpu, scored_on_gpu = bool(cluster.train.gpus_per_worker), bool(cluster.trial.gpus)
     a_worker = host + (whole if on_gpu else device)
@@ -122,12 +122,14 @@ def _activations(study: Study, shape: ModelShape, batch: Batch) -> float:
     return float(tokens * (layers + logits))
 
 
-def _evaluator(study: Study, cluster: Cluster, shape: ModelShape) -> float:
+def _evaluator(study: Study, cluster: Cluster, shape: ModelShape, work: Work) -> float:
     size = ELEMENT_BYTES[study.evaluate.precision]
     on_gpu = bool(cluster.trial.gpus)
     tokens = cluster.trial.batch_tokens or default_batch_tokens(on_gpu)
     alive = FORWARD_ACTIVATIONS * size * shape.width * tokens
-    return float(size * shape.parameters + alive + HEAD_TILE_BYTES * on_gpu)
+    model = size * shape.parameters
+    gradients = max(model, min(GRADIENT_BYTES, work.sloped_domains * model)) if work.sloped else 0
+    return float(model + gradients + alive + HEAD_TILE_BYTES * on_gpu)
 
 
 def _prepared(study: Study, work: Work) -> float:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ablate.planning.work import Work
 
-LOOKED_AT = 2048
+LOOKED_AT = 4096
 """Mixtures that the surrogate weighs up for each proposal."""
-SURROGATE_SECONDS, SURROGATE_SECONDS_PER_PAIR = 0.25, 3e-5
+SURROGATE_SECONDS, SURROGATE_SECONDS_PER_PAIR = 0.1, 4e-6
 """Of each proposal: the fit's hyperparameters; drawing mixtures, per pair of partitions."""
 FACTOR_SECONDS = 8e-11
 """Of a product and a sum in the surrogate's factor of all scores."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from ablate.evaluate.scorer import GRADIENT_BYTES
 from ablate.planning.machine import scoring_flops, training_flops
 from ablate.planning.memory import POOL_BYTES
 from ablate.planning.proposals import ensemble_seconds, proposal_seconds, ranking_seconds
@@ -93,14 +96,15 @@ def merge_seconds(setting: Setting, members: float, used: int) -> float:
 def slope_seconds(setting: Setting, used: int) -> float:
     """Return the seconds of one evaluator for the slope of every unit's weight.
 
-    A forward and a backward pass; and for each domain every unit, and the seed beside it, is read.
+    A forward and a backward pass over the objective's domains; then every unit is read, once for
+    all domains whose gradients are held together.
     """
     work, study = setting.work, setting.study
     flops = training_flops(work.model, study.evaluation_length)
-    passes = work.evaluated_tokens * flops / setting.hardware.scoring
-    read = work.domains * work.units
-    seed = read * POOL_BYTES * work.model.parameters / _memory_rate(setting, used)
-    return passes + _reading(setting, read, used) + seed
+    tokens = work.sloped_domains * study.evaluate.tokens_per_domain
+    together = max(1, GRADIENT_BYTES // (POOL_BYTES * work.model.parameters))
+    read = math.ceil(work.sloped_domains / together) * (work.units + 1)
+    return tokens * flops / setting.hardware.scoring + _reading(setting, read, used)
 
 
 def _reading(setting: Setting, models: float, used: int) -> float:

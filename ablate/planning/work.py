@@ -44,8 +44,8 @@ class Work:
     chooses depends on the scores. `texts` are the source files, none where they were not looked
     at. `unit_runs` are the tokens of each run that is trained. `members` is the mean number of
     units in a mixture of the search's space, `scored` the models that it scores: merges, units and
-    the seed; of `sloped` merges the gradient is taken too. At most `open_at_once` mixtures wait for
-    their values, proposed over `searched_names` partitions or groups. `validation_passes` are the
+    the seed; of `sloped` merges the gradient is taken too, on `sloped_domains`. At most
+    `open_at_once` mixtures wait for their values, proposed over `searched_names` partitions or groups. `validation_passes` are the
     models that `validate` runs over the evaluated text, `validation_rounds` the trainings that wait
     for each other.
     """
@@ -65,6 +65,7 @@ class Work:
     members: float
     scored: int
     sloped: int
+    sloped_domains: int
     open_at_once: int
     searched_names: int
     algorithm: str
@@ -119,7 +120,7 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
     text = {part.name: part.tokens for part in parts}
     space = space_of(study, units, tokens, {**tokens, **text})
     heldout = dict.fromkeys(units, "heldout") if study.corpus.heldout.documents else {}
-    objective_weights(
+    weights = objective_weights(
         study.search.objective, {**heldout, **dict.fromkeys(study.evaluate.domains, "domain")}
     )
     mixtures = space.count()
@@ -159,6 +160,7 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
         members=members,
         scored=scored,
         sloped=sloped,
+        sloped_domains=len(weights),
         open_at_once=open_at_once(study, algorithm, trials, searched),
         searched_names=searched,
         algorithm=algorithm,
@@ -171,7 +173,7 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
         validation_passes=validation.passes,
         training_flops=flops(parameters, sum(unit_runs) + seed_tokens),
         search_flops=forward_flops(parameters, evaluated * scored)
-        + flops(parameters, evaluated * sloped),
+        + flops(parameters, len(weights) * study.evaluate.tokens_per_domain * sloped),
         validation_flops=flops(parameters, validation.tokens)
         + forward_flops(parameters, evaluated * validation.passes),
         naive_flops=flops(parameters, everything + seed_tokens),

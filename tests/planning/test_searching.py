@@ -73,7 +73,7 @@ def seconds(texts: Path, search: dict[str, Any], nodes: int = 1, **more: Any) ->
 def test_no_more_evaluators_work_than_mixtures_are_open(texts: Path) -> None:
     free = [seconds(texts, {}, nodes) for nodes in (1, 8)]
     assert free[0] > 3 * free[1]
-    for one_by_one in ({"algorithm": "gradient", **SIMPLEX}, {"algorithm": "tpe"}):
+    for one_by_one in ({"algorithm": "gradient", "trials": 60, **SIMPLEX}, {"algorithm": "tpe"}):
         few = [seconds(texts, one_by_one, nodes) for nodes in (1, 8)]
         assert few[1] == pytest.approx(few[0], rel=0.2)
     _, stages = planned(study(texts, {"algorithm": "tpe"}), 8)
@@ -86,17 +86,16 @@ def test_no_more_evaluators_work_than_mixtures_are_open(texts: Path) -> None:
 
 
 def test_groups_are_searched_with_half_of_the_trials(texts: Path) -> None:
-    groups = {"space": {"groups": {"low": ["p00", "p01"]}}, "algorithm": "nsga2"}
-    goals = {"objectives": {"a": {"domain": "p00"}, "b": {"domain": "p01"}}}
-    whole, _ = planned(study(texts, {"algorithm": "nsga2", "trials": 200, **goals}))
-    half, _ = planned(study(texts, {**groups, "trials": 200, **goals}))
-    assert (whole.open_at_once, half.open_at_once) == (40, 20)
+    groups = {"space": {"groups": {"low": ["p00", "p01"]}}, "algorithm": "surrogate"}
+    whole, _ = planned(study(texts, {"algorithm": "surrogate", "trials": 200}))
+    half, _ = planned(study(texts, {**groups, "trials": 200}))
+    assert (whole.open_at_once, half.open_at_once) == (8, 4)
     assert planned(study(texts, {"trials": 3}))[0].open_at_once == 3
 
 
 def test_fits_in_the_driver_bound_a_long_search(texts: Path) -> None:
     few, many = ({"algorithm": "surrogate", "trials": trials} for trials in (100, 3000))
-    assert seconds(texts, many, 64) > 0.25 * 3000
+    assert seconds(texts, many, 64) > 0.1 * 3000
     assert seconds(texts, many, 64) == pytest.approx(seconds(texts, many, 128), rel=0.05)
     _, stages = planned(study(texts, many), 64)
     assert "surrogate" in stages["search"].basis and "driver" in stages["search"].basis
