@@ -43,8 +43,9 @@ def write_export(
     """Write `answer` in the format `kind` and return the path of what was written.
 
     `to` is a folder, or for the text formats a file with a suffix of that format. Nothing is done
-    when the same export is there already; a checkpoint that was damaged since is written again. `make` makes a merge that is not linear.
-    Raises StudyError for an unknown format or suffix, and when something else is in the way.
+    when the same export is there already; a checkpoint that was damaged since is written again.
+    `make` makes a merge that is not linear. Raises StudyError for an unknown format or suffix, and
+    when something else is in the way.
     """
     if kind not in FORMATS:
         raise StudyError(
@@ -75,7 +76,7 @@ def _text_path(kind: str, to: Path) -> Path:
 
 
 def _is_same_checkpoint(answer: Answer, folder: Path, dtype: str) -> bool:
-    """Return whether the folder is this export, damaged or not; False when there is nothing in it."""
+    """Return whether the folder is this export, damaged or not; False when nothing is in it."""
     if not folder.exists():
         return False
     if folder.is_dir() and not any(folder.iterdir()):

@@ -146,7 +146,7 @@ def altered_file(folder: Path) -> str | None:
 
 
 def intact_digest(folder: Path) -> str | None:
-    """Return the digest of the weights of a folder that is as `save_checkpoint` wrote it, or None."""
+    """Return the digest of the weights of a folder as `save_checkpoint` wrote it, else None."""
     training = read_training(fetched(folder))
     if training is None or not (folder / WEIGHTS).is_file() or altered_file(folder) is not None:
         return None

@@ -100,8 +100,10 @@ def test_a_preset_is_checked_with_the_positions_it_is_built_with() -> None:
     def asked(**overrides: int) -> Study:
         return Study.model_validate(
             {
-                "name": "x", "workspace": "w", "corpus": {"sources": [{"path": "a", "partition": "a"}]},
-                "model": {"preset": "tiny", "overrides": overrides}, "seed": {"sources": [{"path": "a"}]},
+                "name": "x", "workspace": "w",
+                "corpus": {"sources": [{"path": "a", "partition": "a"}]},
+                "model": {"preset": "tiny", "overrides": overrides},
+                "seed": {"sources": [{"path": "a"}]},
                 "tokenizer": {"train": {}}, "evaluate": {"sequence_length": 4096},
             }
         )  # fmt: skip
