@@ -592,4 +592,6 @@ def replace_paths(
 def to_yaml(study: Study) -> str:
     """Return the resolved study as YAML that `load_study` reads back to an equal study."""
     tree: Mapping[str, Any] = study.model_dump(mode="json", by_alias=True)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    # YAML would fold Unicode's own ends of lines; as escapes they stay what they are.
+    plain = not any(end in text for _, text in _texts(tree) for end in "\x85\u2028\u2029")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=plain, width=100)

@@ -54,6 +54,14 @@ def test_the_resolved_study_reads_back_as_itself(file: Path, tmp_path: Path) -> 
     assert load_study(other) == study
 
 
+@pytest.mark.parametrize("text", ["é", "a\x85b", "\u2028", "\u2029 x", "日\x85本"])
+def test_odd_characters_in_paths_read_back_as_themselves(file: Path, text: str) -> None:
+    changes = {"workspace": str(file.parent / text)}
+    study = load_study(file).model_copy(update=changes)
+    file.write_text(to_yaml(study), encoding="utf-8")
+    assert load_study(file) == study
+
+
 @pytest.mark.parametrize(
     "path",
     ["meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-0.5B", "EleutherAI/pythia-1.4b", "gpt2",
