@@ -258,7 +258,7 @@ def test_impossible_choices_are_named(validated: tuple[Path, Agreement]) -> None
     with pytest.raises(StudyError, match=r"validate\.sizes"):
         engine.validate(study(ran, "validate={mixtures: 3, sizes: [9]}"), cluster=CLUSTER)
     models = set((ran / "work/models").iterdir())
-    few = study(ran, "validate={mixtures: 3, tokens: fixed, rounds: 1}")
+    few = study(ran, "validate={mixtures: 3, tokens: fixed, total_tokens: 9_216, rounds: 1}")
     with pytest.raises(StudyError, match=r"validate\.rounds must follow 7 .* got 3"):
         engine.validate(few, cluster=CLUSTER)
     assert set((ran / "work/models").iterdir()) == models
