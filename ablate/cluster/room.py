@@ -9,12 +9,14 @@ from contextlib import contextmanager
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from ablate.errors import StudyError
+from ablate.errors import RunError, StudyError
 from ablate.progress import note
 from ablate.resources import Cluster
 
 Bundle = Mapping[str, float]
 LOOK_SECONDS = 1.0
+WATCH_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
 
 
 def bundle_of(cpus: float, gpus: float = 0.0) -> dict[str, float]:
@@ -53,6 +55,42 @@ def require_room(what: str, bundle: Bundle, count: int, minutes: float, remedy: 
                 )
             time.sleep(LOOK_SECONDS)
             held = room_for(bundle)
+
+
+class Shortage:
+    """Watches whether the cluster still holds one `what`, of `count` bundles, once work began."""
+
+    def __init__(self, what: str, bundle: Bundle, count: int, cluster: Cluster) -> None:
+        self._what, self._bundle, self._count = what, bundle, count
+        self._patience = max(PATIENCE_SECONDS, 60 * cluster.wait_minutes)
+        self._looked = -WATCH_SECONDS
+        self._since: float | None = None
+
+    def look(self) -> int | None:
+        """Return how many the cluster holds; None where it was looked at a moment ago.
+
+        Raises RunError when it has held none for as long as `wait_minutes` says, a minute at least.
+        """
+        now = time.monotonic()
+        if now - self._looked < WATCH_SECONDS:
+            return None
+        self._looked = now
+        fit = room_for(self._bundle) // self._count
+        if fit:
+            self._since = None
+            return fit
+        if self._since is None:
+            self._since = now
+            note(
+                f"nodes were lost: no {self._what} fits; waiting {self._patience:.0f} s for others"
+            )
+        if now - self._since > self._patience:
+            raise RunError(
+                f"the cluster must have room for one {self._what}, got none for "
+                f"{self._patience:.0f} s after nodes were lost; what is done is kept: run it again, "
+                "or raise wait_minutes in the cluster file"
+            )
+        return fit
 
 
 def require_evaluator(cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ is paid once per lane and not once per model. What is trained does not depend on
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ablate.cluster.lane import work
 from ablate.cluster.metrics import TrainingMeter
 from ablate.cluster.queue import JobQueue, Snapshot
-from ablate.cluster.room import Bundle, asked_for, bundle_of, require_room, room_for
+from ablate.cluster.room import (
+    PATIENCE_SECONDS,
+    Bundle,
+    Shortage,
+    asked_for,
+    bundle_of,
+    require_room,
+)
 from ablate.cluster.session import scratch_folder, session
 from ablate.cluster.threads import WatchedThread
 from ablate.errors import RunError, StudyError, UserError
@@ -38,10 +46,9 @@ from ablate.train.recipe import check_batch
 from ablate.workspace import Workspace
 
 POLL_SECONDS = 0.5
-LOOK_SECONDS = 5.0
-PATIENCE_SECONDS = 60.0
 STOP_SECONDS = 60.0
-CONTROLLER_TRIES = 3
+START_SECONDS = 600
+CONTROLLER_TRIES = 3  # to start a worker group, beside those that `wait_minutes` allow
 UNUSED_CALLBACKS = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
 ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -50,7 +57,7 @@ ENVIRONMENT = {
     # A lost worker is found by the health check; its job goes on from its resume state.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Imports alone can take most of Ray's 60 s on a busy machine.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{START_SECONDS}",
 }
 
 Progress = Callable[[float, float, str], None]
@@ -144,7 +151,8 @@ class _Lane(WatchedThread):
                 # The queue counts deaths per job; this only bounds a group that cannot start.
                 failure_config=FailureConfig(
                     max_failures=(train.max_failures + 1) * jobs,
-                    controller_failure_limit=CONTROLLER_TRIES,
+                    controller_failure_limit=CONTROLLER_TRIES
+                    + math.ceil(60 * cluster.wait_minutes / START_SECONDS),
                 ),
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
@@ -167,8 +175,8 @@ class _Lanes:
     def __init__(self, make: Callable[[int], _Lane], bundle: Bundle, cluster: Cluster) -> None:
         self._make, self._bundle, self._cluster = make, bundle, cluster
         self._lanes: list[_Lane] = []
-        self._looked = -LOOK_SECONDS
-        self._short_since: float | None = None
+        self._shortage = Shortage("training run", bundle, cluster.train.workers_per_run, cluster)
+        self._idle_since = time.monotonic()
 
     @property
     def running(self) -> bool:
@@ -180,39 +188,35 @@ class _Lanes:
         """Return why lanes broke."""
         return [lane.problem for lane in self._lanes if lane.problem is not None]
 
-    def grow(self, unfinished: int) -> None:
-        """Start lanes for jobs that are not finished, as far as the cluster has room for them now.
+    def grow(self, now: Snapshot) -> None:
+        """Start lanes for jobs that are not finished, as far as the cluster has room for them.
 
         Raises RunError when it has had no room for a single one for too long.
         """
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        fit = self._shortage.look()
+        if fit is None:
             return
-        self._looked = now
-        train = self._cluster.train
-        fit = room_for(self._bundle) // train.workers_per_run
-        self._watch_shortage(fit, now)
-        most = min(fit, train.concurrent_runs or fit) - len(self.problems)
+        self._note_waiting(len(now.running))
+        most = min(fit, self._cluster.train.concurrent_runs or fit) - len(self.problems)
         running = sum(lane.running for lane in self._lanes)
-        for _ in range(min(unfinished, most) - running):
+        for _ in range(min(now.unfinished, most) - running):
             lane = self._make(len(self._lanes))
             self._lanes.append(lane)
             lane.start()
 
-    def _watch_shortage(self, fit: int, now: float) -> None:
-        if fit:
-            self._short_since = None
-            return
-        patience = max(PATIENCE_SECONDS, 60 * self._cluster.wait_minutes)
-        if self._short_since is None:
-            self._short_since = now
-            note(f"nodes were lost: no training run fits; waiting {patience:.0f} s for others")
-        if now - self._short_since > patience:
-            raise RunError(
-                f"training must have room for one run, got none for {patience:.0f} s after nodes "
-                "were lost; what was trained is kept: run it again, or raise wait_minutes in the "
-                "cluster file"
+    def _note_waiting(self, running: int) -> None:
+        """Say once in a while when lanes wait for what others hold: Ray itself says nothing."""
+        now = time.monotonic()
+        if running or not self.running:
+            self._idle_since = now
+        elif now - self._idle_since > PATIENCE_SECONDS:
+            self._idle_since = now
+            free = ", ".join(
+                f"{ray.available_resources().get(kind, 0.0):g} of {total:g} {kind}s"
+                for kind, total in ray.cluster_resources().items()
+                if kind in self._bundle
             )
+            note(f"training waits until one run of its workers fits; free now: {free}")
 
     def wait(self, seconds: float) -> None:
         """Wait for the end of a lane that runs, so long at most."""
@@ -235,9 +239,9 @@ def _follow(lanes: _Lanes, queue: Any, show: Callable[[Snapshot], None]) -> Snap
         return now
 
     try:
-        lanes.grow(look().unfinished)
+        lanes.grow(look())
         while lanes.running:
-            lanes.grow(look().unfinished)
+            lanes.grow(look())
             lanes.wait(POLL_SECONDS)
         return look()
     except (KeyboardInterrupt, RunError):

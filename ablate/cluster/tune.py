@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 
 from ablate.cluster.evaluator import Desk, EvaluatorProcess
 from ablate.cluster.pool import Store
-from ablate.cluster.room import evaluators_at_once
+from ablate.cluster.room import Shortage, bundle_of, evaluators_at_once
 from ablate.cluster.scheduling import FirstCome
 from ablate.cluster.session import scratch_folder
 from ablate.errors import RunError
@@ -88,10 +88,14 @@ def run_trials(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 # The asker asks again: Tune would not, for a process that dies while handed over.
                 failure_config=tune.FailureConfig(max_failures=0),
-                callbacks=[_Errors(searcher)],
+                callbacks=[_Watch(searcher, cluster)],
             ),
         )
-        _fit(tuner)
+        try:
+            _fit(tuner)
+        except RunError:
+            if searcher.broken is None:
+                raise
         if searcher.broken is not None:
             raise searcher.broken
         advance(total, "")
@@ -250,11 +254,21 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         """Read nothing: the journal is the state."""
 
 
-class _Errors(_DriverOnly, tune.Callback):  # type: ignore[misc]
-    """Tell the asker when trials begin, and why their processes died."""
+class _Watch(_DriverOnly, tune.Callback):  # type: ignore[misc]
+    """Tell the asker when trials begin, why their processes died, and that no node is left."""
 
-    def __init__(self, asker: _Asker) -> None:
+    def __init__(self, asker: _Asker, cluster: Cluster) -> None:
         self._asker = asker
+        bundle = bundle_of(cluster.trial.cpus, cluster.trial.gpus)
+        self._shortage = Shortage("evaluator", bundle, 1, cluster)
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        """End a search that has had no room for an evaluator for too long: Tune would wait."""
+        try:
+            self._shortage.look()
+        except RunError as error:
+            self._asker.broken = error
+            raise
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Note when a trial begins."""

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import ray
 
-from ablate.cluster import train
+from ablate.cluster import room
 from ablate.cluster.queue import JobQueue, Snapshot, Wait
+from ablate.cluster.room import Shortage
 from ablate.cluster.train import _Lanes, _raise_failures, train_jobs
 from ablate.errors import RunError, StudyError
 from ablate.resources import Cluster
@@ -171,25 +172,38 @@ def test_lanes_are_as_many_as_fit_and_more_when_nodes_join(
         made.append(_Idle(number))
         return made[-1]
 
-    monkeypatch.setattr(train, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(room, "WATCH_SECONDS", 0.0)
     several = _Lanes(make, {"CPU": 1.0}, Cluster.model_validate({"train": settings}))
     for fit in fits:
-        monkeypatch.setattr(train, "room_for", lambda _, fit=fit: fit)
-        several.grow(unfinished)
+        monkeypatch.setattr(room, "room_for", lambda _, fit=fit: fit)
+        several.grow(waiting(unfinished))
     assert [lane.number for lane in made if lane.running] == list(range(lanes))
 
 
 def test_a_cluster_that_lost_its_room_is_waited_for_and_then_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(train, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(train, "room_for", lambda _: 0)
+    monkeypatch.setattr(room, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(room, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(room, "room_for", lambda _: 0)
     several = _Lanes(lambda _: pytest.fail("no lane"), {"CPU": 1.0}, Cluster())
-    several.grow(1)
+    several.grow(waiting(1))
+    evaluators = Shortage("evaluator", {"CPU": 1.0}, 1, Cluster())
+    assert evaluators.look() == 0
     time.sleep(0.3)
-    with pytest.raises(RunError, match="what was trained is kept"):
-        several.grow(1)
+    with pytest.raises(RunError, match=r"one training run, got none .* what is done is kept"):
+        several.grow(waiting(1))
+    monkeypatch.setattr(room, "room_for", lambda _: 1)
+    assert evaluators.look() == 1  # nodes joined in time
+    monkeypatch.setattr(room, "room_for", lambda _: 0)
+    assert evaluators.look() == 0
+    time.sleep(0.3)
+    with pytest.raises(RunError, match="one evaluator"):
+        evaluators.look()
+
+
+def waiting(jobs: int) -> Snapshot:
+    return JobQueue([job(Path("nowhere"), f"{i}") for i in range(jobs)], max_failures=0).snapshot()
 
 
 def test_a_dead_group_gets_its_job_back_until_it_failed_too_often(root: Path) -> None:
