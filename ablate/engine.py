@@ -333,6 +333,7 @@ def begin_conversation(standing: Standing, name: str) -> Conversation:
         space=standing.space,
         rng_seed=search.rng_seed,
         trials=search.trials,
+        predictor=search.predictor,
         goals=len(search.objectives) if name in SEVERAL_GOALS else 1,
         ensemble=None if proxy is None else ensemble,
         ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],

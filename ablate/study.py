@@ -368,6 +368,10 @@ class SearchSettings(Settings):
         "-swaps), tpe, cma-es, gaussian-process, nsga2, surrogate, gradient, ensemble-first, or "
         "package.module:function.",
     )
+    predictor: Literal["pairwise", "linear", "gaussian", "trees", "mixing-law", "auto"] = Field(
+        "pairwise",
+        description="What surrogate fits to the scores; auto = what foretells left-out scores best.",
+    )
     trials: Int = Field(500, ge=1, description="Most mixtures that are scored.")
     objective: ObjectiveSettings = Field(
         ObjectiveSettings(mean="all"), description="The number to make small."

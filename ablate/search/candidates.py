@@ -106,7 +106,7 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
     options = tuple(sorted(merge.options.items()))
-    code = None if merge.method == ENSEMBLE else code_mark(merge.method)
+    code = code_mark(merge.method) if ":" in merge.method else None
     return Candidate(
         key=_merge_key(pool, merge.method, options, code, seed_share, members),
         kind="proxy",

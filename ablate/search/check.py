@@ -16,6 +16,11 @@ def check_search(study: Study) -> None:
     name = search.algorithm
     if name != "auto":
         resolve(name, ALGORITHMS, "search.algorithm")
+    if search.predictor != "pairwise" and name not in ("auto", "surrogate"):
+        raise StudyError(
+            f"search.predictor must stand with search.algorithm: surrogate, got '{name}', which "
+            "fits none; remove it"
+        )
     _check_kind(search)
     _check_goals(search)
     for one in search.merge.methods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import combinations
 
@@ -261,3 +262,16 @@ def test_believed_scores_move_no_prediction_and_tell_less_than_none() -> None:
     assert (believing.predict(more)[1] < fit.predict(more)[1]).all()
     again = fit.refitted(rows, losses)
     assert np.allclose(again.predict(asked), fit.predict(asked))
+
+
+@pytest.mark.parametrize("predictor", ["linear", "gaussian", "trees", "mixing-law", "auto"])
+def test_the_surrogate_fits_what_it_is_told_to(predictor: str) -> None:
+    asked = dataclasses.replace(task(SpaceSettings(), 100), predictor=predictor)
+    talk = Conversation(ALGORITHMS["surrogate"](asked), 12)
+    found = []
+    while isinstance(step := talk.next(), Mixture):
+        found.append(step)
+        talk.result(step, value(step))
+    assert len({mixture.key() for mixture in found}) == 12
+    again = Conversation(ALGORITHMS["surrogate"](asked), 12)
+    assert converse(again, value, workers=3, order=1) == tuple(found)

@@ -42,6 +42,12 @@ def test_several_goals_do_not_stand_with_groups() -> None:
     assert choose_algorithm(study({"objectives": GOALS}), 10**6)[0] == "nsga2"
 
 
+def test_a_predictor_stands_with_the_search_that_fits_one() -> None:
+    check_search(study({"algorithm": "surrogate", "predictor": "trees"}))
+    with pytest.raises(StudyError, match=r"search.predictor must stand with .*got 'tpe'"):
+        check_search(study({"algorithm": "tpe", "predictor": "trees"}))
+
+
 def test_a_search_of_several_goals_has_several() -> None:
     with pytest.raises(StudyError, match="two goals or more for nsga2, got 1"):
         check_search(study({"algorithm": "nsga2", "objectives": {"one": {"domain": "x"}}}))

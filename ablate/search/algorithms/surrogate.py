@@ -1,8 +1,8 @@
 """Search by prediction: fit what is scored, propose what promises most, score it, fit again.
 
 First every partition alone and all together, then the mixture of the largest expected improvement
-(Jones, Schonlau and Welch, J. Global Optimization 13, 1998) under a quadratic of the proportions
-(`predictors/pairwise.py`), with the log of the mixture's size as a feature: proportions alone do
+(Jones, Schonlau and Welch, J. Global Optimization 13, 1998) under a predictor of `predictors/`, a
+quadratic of the proportions unless `search.predictor` says otherwise, with the log of the mixture's size as a feature: proportions alone do
 not say how large a subset is. Where the pool's token likelihoods are at hand, the ensemble's
 objective is a feature too and its best mixture comes first. What is predicted best is thus always
 confirmed by a real score. `make bench-search` counts the evaluations that it needs.
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm
 
 from ablate.mixture import Mixture
 from ablate.search.algorithms.task import Task, is_covered
-from ablate.search.predictors.pairwise import pairwise
+from ablate.search.predictors import PREDICTORS, Predictor, choose
+from ablate.search.predictors.predictor import Array
 from ablate.search.predictors.process import Process
 from ablate.search.spaces import SubsetSpace, vector
 
@@ -51,7 +51,7 @@ class Surrogate:
         self._scored = _rows(task, [])
         self._losses: list[float] = []
         self._pool: _Rows | None = None
-        self._fit: Process | None = None
+        self._fit: Predictor | None = None
         self._fitted_on = 0
 
     def ask(self) -> Mixture | None:
@@ -89,7 +89,7 @@ class Surrogate:
         pool = pool.at([i for i, m in enumerate(pool.mixtures) if m.key() not in self._proposed])
         if not pool.mixtures:
             return None
-        mean, stderr = self._process().predict(pool.weights, pool.covariates)
+        mean, stderr = self._predictor().predict(pool.weights, pool.covariates)
         spread = np.maximum(stderr, 1e-12)
         ahead = (min(self._losses) - mean) / spread
         gain = spread * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
@@ -97,23 +97,33 @@ class Surrogate:
         self._pool = pool.at(np.sort(order[:KEPT]).tolist())
         return pool.mixtures[int(order[0])]
 
-    def _process(self) -> Process:
-        """Return the predictor given all scores, and its own predictions of what is open."""
+    def _predictor(self) -> Predictor:
+        """Return the predictor given all scores, and its own predictions of what is open.
+
+        Hyperparameters are fitted anew as scores grow. What is no process learns nothing in
+        between, and nothing of what is open.
+        """
         weights, losses = self._scored.weights, np.array(self._losses)
         covariates = self._scored.covariates
         if self._fit is None or len(losses) >= self._fitted_on * GROWTH:
-            self._fit = pairwise(weights, losses, self._task.rng_seed, covariates=covariates)
+            self._fit = self._fitted(weights, losses, covariates)
             self._fitted_on = len(losses)
-        elif len(losses) > len(self._fit.rows):
+        if not isinstance(self._fit, Process):
+            return self._fit
+        if len(losses) > len(self._fit.rows):
             self._fit = self._fit.refitted(weights, losses, covariates)
         if not self._open:
             return self._fit
         rows = list(self._open.values())
-        open_weights, open_covariates = (
-            np.vstack([row.weights for row in rows]),
-            np.vstack([row.covariates for row in rows]),
+        return self._fit.believing(
+            np.vstack([row.weights for row in rows]), np.vstack([row.covariates for row in rows])
         )
-        return self._fit.believing(open_weights, open_covariates)
+
+    def _fitted(self, weights: Array, losses: Array, covariates: Array) -> Predictor:
+        name, seed = self._task.predictor, self._task.rng_seed
+        if name == "auto":
+            return choose(weights, losses, seed, covariates=covariates)[1]
+        return PREDICTORS[name](weights, losses, seed, covariates=covariates)
 
     def _looked_at(self) -> _Rows:
         """Return the whole space where it is small, else random mixtures and some near the best."""
@@ -144,8 +154,8 @@ class _Rows:
     """
 
     mixtures: list[Mixture]
-    weights: npt.NDArray[np.float64]
-    covariates: npt.NDArray[np.float64]
+    weights: Array
+    covariates: Array
 
     def at(self, places: list[int]) -> _Rows:
         """Return the rows at `places`."""

@@ -18,7 +18,8 @@ Ensemble = Callable[[np.ndarray], np.ndarray]
 class Task:
     """A search to be done.
 
-    `trials` is the most mixtures that will be scored, `goals` the number of objectives.
+    `trials` is the most mixtures that will be scored, `goals` the number of objectives,
+    `predictor` what the surrogate fits: a name of `PREDICTORS`, or auto.
     `ensemble(weights [m, names])` returns the objective of the output-space proxy [m], nats per
     token, where the pool's token likelihoods are at hand; `ensemble_best` is its best mixture.
     """
@@ -26,6 +27,7 @@ class Task:
     space: Space
     rng_seed: int
     trials: int
+    predictor: str = "pairwise"
     goals: int = 1
     ensemble: Ensemble | None = None
     ensemble_best: Mixture | None = None

@@ -8,10 +8,10 @@ error without a second fit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import GradientBoostingRegressor
 
 from ablate.search.predictors.predictor import (
     Array,
@@ -19,6 +19,9 @@ from ablate.search.predictors.predictor import (
     checked_rows,
     joined_columns,
 )
+
+if TYPE_CHECKING:  # half a second of imports, for who asks for trees
+    from sklearn.ensemble import GradientBoostingRegressor
 
 BAGS = 8
 TREES = 100
@@ -51,6 +54,8 @@ def trees(
     Tens of rows a partition are needed before this beats the other predictors. Raises ValueError
     as `Fit` says.
     """
+    from sklearn.ensemble import GradientBoostingRegressor
+
     columns, losses = checked_rows(weights, losses, covariates)
     rng = np.random.default_rng(rng_seed)
     drawn = [rng.integers(len(losses), size=len(losses)) for _ in range(BAGS)]
