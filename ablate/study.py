@@ -98,9 +98,7 @@ class CorpusSettings(Settings):
     sources: tuple[Source, ...] = Field((), description="Candidate training documents.")
     unit_tokens: Int = Field(2_000_000, gt=1, description="Tokens in a base unit.")
     short_units: Literal["error", "allow", "repeat"] = Field(
-        "error",
-        description="A partition below one unit: refuse, one short unit (a batch at least), or "
-        "repeat it.",
+        "error", description="A partition below one unit: refuse, one short unit, or repeat it."
     )
     heldout: HeldOut = Field(HeldOut(), description="The held-out split of every partition.")
     decontaminate: Decontaminate | None = Field(Decontaminate(), description="null = off.")
@@ -173,7 +171,7 @@ class TrainSettings(Settings):
     )
     sequence_length: Int = Field(1024, ge=2, description="Tokens in a sequence.")
     batch_tokens: Int = Field(
-        65_536, gt=0, description="Tokens in one optimizer step; at most those of a unit."
+        65_536, gt=0, description="Tokens in one optimizer step; fewer where there are not so many."
     )
     learning_rate: Float = Field(3e-4, gt=0, description="Peak learning rate.")
     schedule: Literal["constant", "cosine", "wsd"] = Field("constant", description="Its shape.")
@@ -464,13 +462,6 @@ class Study(Settings):
             raise ValueError("tokenizer.train must not stand with model.path; use its tokenizer")
         if self.train.replay is not None and not self.seed.sources:
             raise ValueError("seed.sources must be given with train.replay: its text is replayed")
-        for key, tokens, remedy in self._trained_tokens():
-            if tokens < self.train.batch_tokens:
-                raise ValueError(
-                    f"train.batch_tokens must be at most {key} {tokens}, got "
-                    f"{self.train.batch_tokens}: a step would be more than all of it; lower it, or "
-                    f"set a higher {remedy}"
-                )
         named = [s.partition for s in self.corpus.sources if s.partition is not None]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
@@ -486,18 +477,6 @@ class Study(Settings):
                 f"a partition and an evaluation domain must not share a name, got {sorted(shared)}"
             )
         return self
-
-    def _trained_tokens(self) -> Iterator[tuple[str, int, str]]:
-        """Yield each key that says on how many tokens a model is trained, its value, a remedy."""
-        train, checks = self.train, self.validate_
-        if train.tokens_per_unit is not None:
-            yield "train.tokens_per_unit", train.tokens_per_unit, "train.tokens_per_unit"
-        elif self.corpus.sources:
-            yield "corpus.unit_tokens", self.corpus.unit_tokens, "train.tokens_per_unit"
-        if self.seed.tokens is not None:
-            yield "seed.tokens", self.seed.tokens, "seed.tokens"
-        if checks is not None and checks.total_tokens is not None:
-            yield "validate.total_tokens", checks.total_tokens, "validate.total_tokens"
 
     @property
     def evaluation_length(self) -> int:

@@ -129,14 +129,16 @@ def _recipe(
     warmup: float | None = None,
     carry_moments: bool | None = None,
 ) -> Recipe:
-    train = study.train
-    steps = max(1, tokens // train.batch_tokens)
+    train, length = study.train, study.train.sequence_length
+    # What is less than a batch is one step over all of it, not over several passes.
+    batch = min(train.batch_tokens, max(length, tokens - tokens % length))
+    steps = max(1, tokens // batch)
     warmup = train.warmup if warmup is None else warmup
     warmup_steps = math.ceil(warmup * steps - 1e-9) if warmup < 1 else int(warmup)
     return Recipe(
         steps=steps,
-        batch_tokens=train.batch_tokens,
-        sequence_length=train.sequence_length,
+        batch_tokens=batch,
+        sequence_length=length,
         peak=train.learning_rate if peak is None else peak,
         schedule=schedule or train.schedule,
         warmup_steps=warmup_steps,
@@ -191,18 +193,6 @@ def check_tokens(name: str, tokens: int, recipe: Recipe) -> None:
         raise StudyError(
             f"{name} must have at least one sequence of {recipe.sequence_length} tokens, got "
             f"{tokens} tokens; lower train.sequence_length, or give it more text"
-        )
-
-
-def check_one_pass(name: str, tokens: int, recipe: Recipe, key: str) -> None:
-    """Raise StudyError when one pass over `tokens` of text fills no step of `recipe`.
-
-    `key` is where the study may ask for further passes.
-    """
-    if tokens < recipe.batch_tokens:
-        raise StudyError(
-            f"{name} must have at least one batch of train.batch_tokens {recipe.batch_tokens}, got "
-            f"{tokens} tokens; lower it, give more text, or ask for further passes with {key}"
         )
 
 

@@ -18,7 +18,6 @@ from ablate.train.finished import MOMENTS_FILE, is_complete
 from ablate.train.job import Kind, Start, TokenSlice, TrainingJob, job_fingerprint
 from ablate.train.recipe import (
     Recipe,
-    check_one_pass,
     check_tokens,
     replayed_tokens,
     seed_recipe,
@@ -59,7 +58,7 @@ def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob 
     """Return the job that pre-trains the seed model, or None when the study has no seed sources.
 
     Then the checkpoint at `model.path` is the seed as it stands. Raises StudyError when the seed's
-    text does not fill a sequence, or in one pass a batch.
+    text does not fill a sequence.
     """
     if not study.seed.sources:
         return None
@@ -71,8 +70,6 @@ def seed_job(study: Study, corpus: Corpus, workspace: Workspace) -> TrainingJob 
         )
     recipe = seed_recipe(study, file.tokens)
     check_tokens("the seed's text", file.tokens, recipe)
-    if study.seed.tokens is None:
-        check_one_pass("the seed's text", file.tokens, recipe, "seed.tokens")
     slices = (_slice(file, 0, file.tokens, file.digest),)
     start = _seed_start(study, corpus)
     job = _job(workspace, "seed", "seed", start, slices, recipe)
@@ -89,8 +86,7 @@ def unit_jobs(
     """Return the job of every base unit, by partition name and index.
 
     All start from the seed model in `seed_folder`. Raises StudyError when the seed's Adam moments
-    are to be carried and it has none, or when a unit does not fill a sequence, or in one pass a
-    batch (with `short_units: allow`).
+    are to be carried and it has none, or when a unit does not fill a sequence.
     """
     start = _branch_start(study, seed_fingerprint, seed_folder)
     jobs = []
@@ -99,10 +95,7 @@ def unit_jobs(
             slices = unit_slices(study, info, index)
             there = sum(piece.tokens for piece in slices)
             recipe = unit_recipe(study, there)
-            label = f"unit {index} of partition '{name}'"
-            check_tokens(label, there, recipe)
-            if study.train.tokens_per_unit is None:
-                check_one_pass(label, there, recipe, "train.tokens_per_unit")
+            check_tokens(f"unit {index} of partition '{name}'", there, recipe)
             slices += _replayed(study, corpus, f"{name}/{index}", there)
             job = _job(workspace, "unit", f"unit-{slug(name)}-{index}", start, slices, recipe)
             jobs.append(replace(job, metadata={"partition": name, "unit": index}))

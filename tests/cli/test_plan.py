@@ -61,14 +61,11 @@ def test_a_short_partition_is_planned_as_the_policy_says(tmp_path: Path) -> None
     assert repeated.unit_tokens == (10**12,) and repeated.unused_tokens == 0
 
 
-LONG = {"sequence_length": 6400, "batch_tokens": 6400, "tokens_per_unit": 6400}
-
-
 @pytest.mark.parametrize(
     ("section", "values", "expected"),
     [
         ("corpus", {"unit_tokens": 10**12}, "at least 1,000,000,000,000 training tokens"),
-        ("train", LONG, "at least one sequence of 6400 tokens, got 4000"),
+        ("corpus", {"unit_tokens": 60}, "at least one sequence of 64 tokens, got 60"),
         ("model", {"overrides": {"hidden_size": 0}}, "must make a model"),
         ("model", {"overrides": {"max_position_embeddings": 32}}, "at least the sequence length"),
     ],

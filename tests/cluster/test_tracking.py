@@ -41,7 +41,7 @@ def study(tmp_path: Path) -> Study:
             "tokenizer": {"train": {"vocab_size": 512}},
             "model": {"preset": "tiny"},
             "seed": {"sources": [{"path": "a.txt"}], "tokens": 1000},
-            "train": {"learning_rate": 3e-4, "sequence_length": 100, "batch_tokens": 1000},
+            "train": {"learning_rate": 3e-4},
         }
     )
 

@@ -68,7 +68,6 @@ def study_of(
         "tokenizer": {"train": {"vocab_size": 400}},
         "model": {"preset": "tiny"},
         "seed": {"sources": [{"path": str(seed)}]},
-        "train": {"sequence_length": 8, "batch_tokens": 16},
         "evaluate": {"domains": domains or {}, **more.pop("evaluate", {})},
         **more,
     }

@@ -195,26 +195,11 @@ def test_a_missing_or_foreign_folder_is_not_complete(tmp_path: Path) -> None:
 
 
 def test_text_that_fills_no_sequence_is_refused_before_training() -> None:
-    long = {"sequence_length": 6000, "batch_tokens": 6000, "tokens_per_unit": 6000}
+    long = {"sequence_length": 6000, "batch_tokens": 6000}
     with pytest.raises(StudyError, match=r"unit 0 of partition 'a' must have .* got 1000 tokens"):
         jobs_of(study(train=long), partition("a", 1000, 1))
     with pytest.raises(StudyError, match=r"the seed's text must have .* got 5000 tokens"):
         seed_job(study(train=long), corpus(), Workspace(Path("w")))
-
-
-def test_text_below_one_batch_is_refused_unless_further_passes_are_asked_for() -> None:
-    short = partition("a", 90, 1, short=90)
-    allow = {**BASE["corpus"], "short_units": "allow"}
-    with pytest.raises(StudyError, match=r"unit 0 of partition 'a' must .* 100, got 90 tokens; .*"):
-        jobs_of(study(corpus=allow), short)
-    passes = {**BASE["train"], "tokens_per_unit": 300}
-    assert jobs_of(study(corpus=allow, train=passes), short)["a/0"].recipe.steps == 3
-    few = replace(corpus(), seed=replace(corpus().seed, tokens=90))
-    with pytest.raises(StudyError, match=r"the seed's text must .* got 90 tokens; .* seed.tokens"):
-        seed_job(study(), few, Workspace(Path("w")))
-    more = study(seed={**BASE["seed"], "tokens": 200})
-    job = seed_job(more, few, Workspace(Path("w")))
-    assert job is not None and job.recipe.steps == 2
 
 
 def slices_of(run: TrainedRun, *partitions: PartitionInfo) -> list[tuple[str, int, int]]:
