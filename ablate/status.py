@@ -62,12 +62,11 @@ def status(study: Study) -> Status:
         done = sum(is_complete(job.path, job) for job in jobs) + imported
     trials, mixtures, trained, failed, validated = 0, 0, 0, 0, False
     if corpus is not None and pool is not None:
-        board = standing_of(study, workspace, pool).leaderboard(
-            Journal(workspace.journal), ensembles=False
-        )
+        standing = standing_of(study, workspace, pool)
+        board = standing.leaderboard(Journal(workspace.journal), ensembles=False)
         trials, mixtures, failed = len(board.trials), len(board.mixtures), len(board.failed)
         trained = len({row.candidate.mixture for row in board.trained})
-        validated = board.is_calibrated
+        validated = standing.agreement is not None
     return Status(
         workspace=workspace.location,
         prepared=corpus is not None,

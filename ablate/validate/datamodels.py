@@ -14,7 +14,8 @@ from ablate.search.predictors import PREDICTORS
 from ablate.search.predictors.mixing_law import left_out
 
 DATAMODELS = {"datamodel": "linear", "mixing_law": "mixing-law"}
-LEAST_ROWS = 4
+LEAST_ROWS = 7
+"""Of fewer the rest tell nothing: a shrunken fit foretells their mean, and ranks the wrong way."""
 
 
 def left_out_losses(
@@ -28,7 +29,7 @@ def left_out_losses(
     """Return loss[datamodel][target] [n] of n mixtures, each foretold by the others.
 
     The linear datamodel (Ilyas et al., arXiv 2202.00622) and the mixing law (arXiv 2403.16952) on
-    proportions and the log of trained tokens. Empty with fewer than four mixtures. `on_progress`
+    proportions and the log of trained tokens. Empty with fewer than `LEAST_ROWS` mixtures. `on_progress`
     hears the number of targets done.
     """
     if len(mixtures) < LEAST_ROWS:
