@@ -243,6 +243,10 @@ def _read_deepspeed(path: Path) -> dict[str, Any]:
         value = json.loads(read_small(path, MAX_FILE_BYTES))
     except FileNotFoundError as error:
         raise StudyError(f"deepspeed must name a JSON file, got {path}; no such file") from error
+    except OSError as error:
+        raise StudyError(
+            f"deepspeed must name a file that can be read, got '{str(path)[:80]}': {error.strerror}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise StudyError(f"deepspeed must be JSON: {path}: {error}; mend that line") from error
     if not isinstance(value, dict):

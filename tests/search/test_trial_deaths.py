@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ablate.cluster import tune
-from ablate.cluster.tune import _Asker, _Errors
-from ablate.resources import TrialResources
+from ablate.cluster.tune import _Asker, _Watch
+from ablate.resources import Cluster, TrialResources
 from ablate.search.candidates import Candidate, seed_candidate
 from ablate.search.conversation import Pause
 from ablate.search.questions import Question
@@ -45,17 +45,17 @@ class Asked:
         self.heard.append(scored)
 
 
-def die(errors: _Errors, name: str, tmp_path: Path, text: str) -> None:
+def die(errors: _Watch, name: str, tmp_path: Path, text: str) -> None:
     file = tmp_path / "error.txt"
     file.write_text(text)
     trial = SimpleNamespace(trial_id=name, error_file=str(file))
     errors.on_trial_error(0, [], trial)
 
 
-def make(**limits: Any) -> tuple[Asked, _Asker, _Errors]:
+def make(**limits: Any) -> tuple[Asked, _Asker, _Watch]:
     asked = Asked()
     asker = _Asker(asked, lambda *_: None, 1, TrialResources(**limits))  # type: ignore[arg-type]
-    return asked, asker, _Errors(asker)
+    return asked, asker, _Watch(asker, Cluster())
 
 
 def config(asker: _Asker, name: str) -> dict[str, Any]:
