@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,11 +146,12 @@ class Standing:
         candidates += [candidate for _, candidate in trained]
         units = self.unit_losses(journal)
         rows = [self.trial(journal, candidate, units) for candidate in candidates]
-        if ensembles or (self.predictor is not None and ENSEMBLE in self.predictor.used):
-            whole = [row.candidate for row in rows if not row.stopped]
-            rows += self._ensembles(journal, whole, units)
         complete = len(self.frame.domains)
         kept = [r for r in rows if r.error or r.stopped or len(r.scores) == complete]
+        if ensembles or (self.predictor is not None and ENSEMBLE in self.predictor.used):
+            known = {row.candidate.key for row in kept}
+            mixtures = [row.candidate.mixture for row in rows if not row.stopped]
+            kept += self._ensembles(journal, mixtures, known, units)
         return Leaderboard(
             trials=tuple(sorted(self._with_predictions(kept), key=Trial.sort_key)),
             domains=tuple(self.frame.domains),
@@ -327,15 +328,19 @@ class Standing:
         return replace(row, predicted=values, predicted_objective=whole)
 
     def _ensembles(
-        self, journal: Journal, candidates: Sequence[Candidate], units: UnitLosses
+        self,
+        journal: Journal,
+        mixtures: Sequence[Mixture | None],
+        known: Set[str],
+        units: UnitLosses,
     ) -> list[Trial]:
-        there = {candidate.key for candidate in candidates}
-        mixtures = {c.mixture.key(): c.mixture for c in candidates if c.mixture}
+        """Return the rows of mixtures' ensembles, each once, but for those that are `known`."""
+        asked = {mixture.key(): mixture for mixture in mixtures if mixture is not None}
         proxy = self.ensemble()
         if proxy is None:
             return []
-        rows = self.ensemble_trials(journal, proxy, list(mixtures.values()), units)
-        return [row for row in rows if row.candidate.key not in there]
+        rows = self.ensemble_trials(journal, proxy, list(asked.values()), units)
+        return [row for row in rows if row.candidate.key not in known]
 
 
 def domains_of(corpus: Corpus, root: Path) -> list[Domain]:
