@@ -17,7 +17,7 @@ from ablate.study import load_study
 from tests.faults.disturbing import VALIDATED, injections, numbers
 
 pytestmark = pytest.mark.faults
-FISHER = (*VALIDATED, "search.merge=[{method: linear}, {method: fisher}]")
+FISHER = (*VALIDATED, "search.merge={alternatives: [{method: fisher}]}")
 OTHER = (*FISHER, "seed.tokens=20_000", "tokenizer.train.vocab_size=400")
 
 KINDS = (
