@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +22,7 @@ from ablate.settings import (
     build,
     read_yaml,
     shortened,
+    texts_of,
 )
 from ablate.workspace import read_small
 
@@ -189,7 +190,7 @@ class Cluster(Settings):
     @model_validator(mode="after")
     def _no_secrets(self) -> Self:
         addresses = {"address", "tracking.mlflow.uri"}
-        for key, text in _texts(self.model_dump(mode="json")):
+        for key, text in texts_of(self.model_dump(mode="json")):
             login = key in addresses and LOGIN.match(text)
             if login or without_secrets(text) != text:
                 raise ValueError(
@@ -208,19 +209,6 @@ class Cluster(Settings):
                 "and belong to the study's train section"
             )
         return self
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text in plain values, keys too, with its dotted place."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield key, name
-            yield from _texts(inner, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, key)
 
 
 def load_cluster(path: str | Path | None, overrides: Iterable[str] = ()) -> Cluster:

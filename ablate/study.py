@@ -6,7 +6,7 @@ Relative paths are taken from the folder of the study file.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -15,7 +15,17 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from ablate.harmless import without_secrets
-from ablate.settings import Float, Int, Name, Plain, Settings, apply_overrides, build, read_yaml
+from ablate.settings import (
+    Float,
+    Int,
+    Name,
+    Plain,
+    Settings,
+    apply_overrides,
+    build,
+    read_yaml,
+    texts_of,
+)
 from ablate.source_names import is_glob, may_be_hub_id
 from ablate.workspace import Workspace
 
@@ -426,7 +436,7 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Self:
-        for key, text in _texts(self.model_dump(mode="json", by_alias=True)):
+        for key, text in texts_of(self.model_dump(mode="json", by_alias=True)):
             if without_secrets(text) != text:
                 raise ValueError(
                     f"{key} must hold no password or token, got one: the study is copied into its "
@@ -486,19 +496,6 @@ class Study(Settings):
     def open_workspace(self) -> Workspace:
         """Return this study's workspace as it stands; nothing is created."""
         return Workspace.open(self.workspace).refresh()
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text in plain values, keys too, with its dotted place."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield key, name
-            yield from _texts(item, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _texts(item, f"{key}.{place}")
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
@@ -576,5 +573,5 @@ def to_yaml(study: Study) -> str:
     """Return the resolved study as YAML that `load_study` reads back to an equal study."""
     tree: Mapping[str, Any] = study.model_dump(mode="json", by_alias=True)
     # YAML would fold Unicode's own ends of lines; as escapes they stay what they are.
-    plain = not any(end in text for _, text in _texts(tree) for end in "\x85\u2028\u2029")
+    plain = not any(end in text for _, text in texts_of(tree) for end in "\x85\u2028\u2029")
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=plain, width=100)
