@@ -33,7 +33,6 @@ KINDS = (
     "models/seed-*/model.safetensors",
     "models/seed-*/training.json",
     "models/unit-python-1-*/config.json",
-    "models/unit-python-1-*/generation_config.json",
     "models/unit-python-1-*/model.safetensors",
     "models/unit-python-1-*/tokenizer.json",
     "models/unit-python-1-*/tokenizer_config.json",
