@@ -79,7 +79,7 @@ def search(
     `pool` defaults to the study's own; a mixture that was scored before is not scored again.
     """
     where = cluster or Cluster()
-    with _held(study) as workspace, tracked(study, workspace, where, "search"):
+    with _held(study, asked=True) as workspace, tracked(study, workspace, where, "search"):
         return _search(study, workspace, pool, where)
 
 
@@ -98,7 +98,7 @@ def validate(
     are trained beside those that the study asks for, each the one that tells most about the best.
     """
     where = cluster or Cluster()
-    with _held(study) as workspace, tracked(study, workspace, where, "validate"):
+    with _held(study, asked=True) as workspace, tracked(study, workspace, where, "validate"):
         found, _ = validate_study(study, workspace, pool, where, rounds)
         return found
 
@@ -171,13 +171,13 @@ def score(pool: ModelPool, mixture: Mixture, *, cluster: Cluster | None = None) 
     """
     root = Path(pool.root)
     study = load_study(root / "study.yaml")
-    with _held(study) as workspace:
+    with _held(study, asked=True) as workspace:
         return _score(study, workspace, pool, mixture, cluster or Cluster())
 
 
 def score_study(study: Study, mixture: Mixture, *, cluster: Cluster | None = None) -> Trial:
     """Return the scores of one mixture under a study whose pool is trained."""
-    with _held(study) as workspace:
+    with _held(study, asked=True) as workspace:
         return _score(study, workspace, None, mixture, cluster or Cluster())
 
 
@@ -188,13 +188,16 @@ def leaderboard(study: Study) -> Leaderboard:
 
 
 @contextmanager
-def _held(study: Study) -> Iterator[Workspace]:
+def _held(study: Study, *, asked: bool = False) -> Iterator[Workspace]:
     """Yield the study's workspace, locked for this driver, with the resolved study in it.
 
+    A pool that is only `asked` must be what the study trains; where it is not, nothing is written.
     Ray is started when a stage needs it, and kept to the end.
     """
     workspace = study.open_workspace()
     with workspace.lock(), logged(workspace.logs), kept_session():
+        if asked:
+            current_standing(study, workspace)
         write_atomic(workspace.study, to_yaml(study).encode())
         yield workspace
 
@@ -274,7 +277,7 @@ def _search(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> Leaderboard:
     check_search(study)
-    standing = current_standing(study, workspace, pool)
+    standing = standing_of(study, workspace, pool)
     journal = Journal(workspace.journal)
     search = study.search
     name, why = choose_algorithm(study, standing.space.count())
@@ -363,7 +366,7 @@ def _score(
     study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
 ) -> Trial:
     check_search(study)
-    standing = current_standing(study, workspace, pool)
+    standing = standing_of(study, workspace, pool)
     mixture.require_known(standing.pool.units_of())
     merge = study.search.merge
     candidate = mixture_candidate(standing.pool, mixture, merge)

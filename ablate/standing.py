@@ -40,7 +40,7 @@ from ablate.search.questions import Frame
 from ablate.search.racer import Racer
 from ablate.search.spaces import Partitions, Space, make_space
 from ablate.search.table import Predicted, Trial, build_trial
-from ablate.study import MergeMethod, MergeSettings, Study, ValidateSettings
+from ablate.study import MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.recipe import own_tokens
 from ablate.train.stages import TrainedRun, mixture_job, seed_job, unit_jobs
@@ -139,7 +139,7 @@ class Standing:
         ensemble too; without `ensembles` only where predictions are made of them.
         """
         candidates = base_candidates(self.pool)
-        codes = {one.method: code_mark(one.method) for one in self._own_merges}
+        codes = {one.method: code_mark(one.method) for one in self.study.search.merge.methods}
         recalled = (recall(self.pool, record) for record in journal.records.values())
         candidates += [one for one in recalled if one and one.code in (None, codes.get(one.method))]
         trained = [(run, candidate_of(job, run)) for run, job in self.trained(journal)]
@@ -209,11 +209,6 @@ class Standing:
                 sorted(unit.fingerprint for unit in self.pool.units),
             ],
         )
-
-    @property
-    def _own_merges(self) -> list[MergeMethod]:
-        """Return those of the study's merges that are the user's own functions."""
-        return [one for one in self.study.search.merge.methods if ":" in one.method]
 
     @property
     def merges(self) -> tuple[str, ...]:
@@ -384,16 +379,17 @@ def standing_of(study: Study, workspace: Workspace, pool: ModelPool | None = Non
 def current_standing(study: Study, workspace: Workspace, pool: ModelPool | None = None) -> Standing:
     """Return `standing_of` a study whose corpus and pool are what it asks for now.
 
-    Raises WorkspaceError where it was edited since, and names the verb to run.
+    A checkpoint at `model.path` is taken to be the one that it was: `ablate train` reads it. Raises
+    WorkspaceError where the study was edited since, and names the verb to run.
     """
-    standing = standing_of(study, workspace, pool)
+    standing = standing_of(study, workspace)
     changed = changed_settings(standing.corpus, study)
     if changed:
         raise WorkspaceError(
             f"corpus.json must be of the study as it is, got one of before "
             f"{', '.join(changed)} changed; run `ablate train`, or undo the change"
         )
-    seed = seed_job(study, standing.corpus, workspace)
+    seed = None if study.model.path else seed_job(study, standing.corpus, workspace)
     first = standing.pool.seed
     wanted = first.fingerprint if seed is None else seed.fingerprint
     folder = workspace.root / first.folder

@@ -15,7 +15,7 @@ from ablate.search.journal import Journal
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.questions import Questions
 from ablate.search.table import write_table
-from ablate.standing import Standing, current_standing, standing_of, trained_mark
+from ablate.standing import Standing, standing_of, trained_mark
 from ablate.study import MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.stages import TrainedRun
@@ -41,7 +41,7 @@ def validate_study(
     when too few are trained for rounds, WorkspaceError that names the verb to run first.
     """
     settings = study.validate_ or ValidateSettings()
-    standing = current_standing(study, workspace, pool)
+    standing = standing_of(study, workspace, pool)
     board = standing.leaderboard(Journal(workspace.journal))
     known = _trainable(standing, board)
     chosen, control = _chosen(standing, board, settings)

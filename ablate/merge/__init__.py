@@ -159,12 +159,12 @@ def merge_method(name: str) -> Method:
 
 @cache
 def code_mark(name: str) -> str | None:
-    """Return the digest of the file that a user's own method stands in; None for the known ones.
+    """Return the digest of the file that a user's own `package.module:function` stands in, or None.
 
     It is that of the code as this process found it first. What the file imports is not in it.
-    Raises StudyError when there is no such method.
+    Raises StudyError when there is no such function.
     """
-    if name in METHODS:
+    if ":" not in name:
         return None
     module = sys.modules[inspect.unwrap(merge_method(name).function).__module__]
     file = getattr(module, "__file__", None)

@@ -28,8 +28,8 @@ LOGIT_ENSEMBLE = "logit_ensemble"  # nor does this one: logits are averaged; `va
 class Candidate:
     """Parameters to score: `seed_coefficient` * seed + sum of coefficient * unit.
 
-    `run` says how a model that was trained on a mixture was trained, `code` is the digest of a merge
-    method of the user's own.
+    `run` says how a model that was trained on a mixture was trained, `code` is the digest of a
+    merge method of the user's own.
     """
 
     key: str
@@ -106,7 +106,7 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
     options = tuple(sorted(merge.options.items()))
-    code = code_mark(merge.method) if ":" in merge.method else None
+    code = code_mark(merge.method)
     return Candidate(
         key=_merge_key(pool, merge.method, options, code, seed_share, members),
         kind="proxy",

@@ -13,9 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ablate import engine
-from ablate.errors import StudyError
+from ablate.errors import StudyError, WorkspaceError
 from ablate.exporting import export_mixture, named_mixture
 from ablate.here import answer_here
+from ablate.mixture import Mixture
 from ablate.on_ray import scorer_settings
 from ablate.resources import Cluster
 from ablate.search.journal import Journal
@@ -57,6 +58,28 @@ def unit_probabilities(folder: Path, domain: str) -> dict[tuple[str, int], np.nd
                 parts.append(chances.gather(1, window[0, 1:, None])[:, 0].numpy())
         found[unit["partition"], unit["index"]] = np.concatenate(parts)
     return found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("evaluate.tokens_per_domain=1_000", r"corpus.json .* tokens_per_domain changed"),
+        ("corpus.unit_tokens=6_000", r"corpus.json .* corpus changed"),
+        ("train.learning_rate=1e-4", r"pool.json .* got 0 of the 4 models"),
+        ("seed.learning_rate=1e-4", r"pool.json .* got 0 of the 4 models"),
+    ],
+)
+def test_an_edited_study_is_refused_until_it_is_trained(ran: Path, change: str, said: str) -> None:
+    edited, kept = study(ran, change), (ran / "work/study.yaml").read_bytes()
+    python = Mixture.uniform(["python"])
+    for verb in (engine.search, engine.validate, engine.report):
+        with pytest.raises(WorkspaceError, match=said):
+            verb(edited)
+    with pytest.raises(WorkspaceError, match=said):
+        engine.score_study(edited, python)
+    with pytest.raises(WorkspaceError, match=said):
+        export_mixture(edited, "best", ran / "mixture.json", "weights")
+    assert (ran / "work/study.yaml").read_bytes() == kept
 
 
 def test_the_ensemble_row_is_the_mean_probability_of_the_units(ran: Path) -> None:
