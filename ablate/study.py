@@ -378,7 +378,7 @@ class SearchSettings(Settings):
     )
     predictor: Literal["pairwise", "linear", "gaussian", "trees", "mixing-law", "auto"] = Field(
         "pairwise",
-        description="What surrogate fits to the scores; auto = what foretells left-out scores best.",
+        description="What surrogate fits to the scores; auto = what foretells left-out ones best.",
     )
     trials: Int = Field(500, ge=1, description="Most mixtures that are scored.")
     objective: ObjectiveSettings = Field(

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.corpus import Corpus
-from ablate.report.wording import count
+from ablate.report.wording import count, objective_kind
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.leaders import leaders_of
@@ -118,9 +118,10 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
 
 def _objective(board: Leaderboard) -> str:
     """Return what the objective is: a mean, one text's loss, or a weighted sum."""
-    if len(board.weights) == 1:
-        return f"loss on {_short(next(iter(board.weights)), 16)}"
-    return "mean loss" if len(set(board.weights.values())) == 1 else "weighted loss"
+    which = objective_kind(board.weights)
+    if which == "one":
+        return f"loss on {_short(next(n for n, w in board.weights.items() if w), 16)}"
+    return "mean loss" if which == "even" else "weighted loss"
 
 
 def _pareto(board: Leaderboard) -> list[Table | Text]:

@@ -87,8 +87,8 @@ class Shortage:
         if now - self._since > self._patience:
             raise RunError(
                 f"the cluster must have room for one {self._what}, got none for "
-                f"{self._patience:.0f} s after nodes were lost; what is done is kept: run it again, "
-                "or raise wait_minutes in the cluster file"
+                f"{self._patience:.0f} s after nodes were lost; what is done is kept: run it "
+                "again, or raise wait_minutes in the cluster file"
             )
         return fit
 

@@ -31,9 +31,8 @@ MLFLOW_VALUE_LENGTH = 500
 MLFLOW_BATCH = 900  # of at most 1000 metrics in a request
 MLFLOW_PARAMS = 90  # of at most 100
 MOST_WRITERS = 32  # TensorBoard files open at once
-CREDENTIALS = re.compile(
-    r"//[^/\s]*@"
-)  # also of an address without its scheme, as clients tell them
+CREDENTIALS = re.compile(r"//[^/\s]*@")
+"""Also of an address without its scheme, as clients tell them."""
 PRIVATE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",

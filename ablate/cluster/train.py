@@ -211,10 +211,10 @@ class _Lanes:
             self._idle_since = now
         elif now - self._idle_since > PATIENCE_SECONDS:
             self._idle_since = now
+            there, total = ray.available_resources(), ray.cluster_resources()
             free = ", ".join(
-                f"{ray.available_resources().get(kind, 0.0):g} of {total:g} {kind}s"
-                for kind, total in ray.cluster_resources().items()
-                if kind in self._bundle
+                f"{there.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}s"
+                for kind in self._bundle
             )
             note(f"training waits until one run of its workers fits; free now: {free}")
 

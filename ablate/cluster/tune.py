@@ -91,17 +91,13 @@ def run_trials(
                 callbacks=[_Watch(searcher, cluster)],
             ),
         )
-        try:
-            _fit(tuner)
-        except RunError:
-            if searcher.broken is None:
-                raise
+        _fit(tuner, searcher)
         if searcher.broken is not None:
             raise searcher.broken
         advance(total, "")
 
 
-def _fit(tuner: tune.Tuner) -> None:
+def _fit(tuner: tune.Tuner, asker: _Asker) -> None:
     loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -111,7 +107,7 @@ def _fit(tuner: tune.Tuner) -> None:
             warnings.simplefilter("ignore")
             tuner.fit()
     except tune.TuneError as error:
-        raise RunError(f"the search stopped: {error}") from error
+        raise asker.broken or RunError(f"the search stopped: {error}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -109,8 +109,8 @@ def _require_no_json(text: str, place: str) -> None:
         return
     if row:
         raise CorpusError(
-            "JSON lines must be in files that end in .jsonl (compressed or not), got a JSON object in "
-            f"{place}; rename the file, or name plain text .txt"
+            "JSON lines must be in files that end in .jsonl (compressed or not), got a JSON object "
+            f"in {place}; rename the file, or name plain text .txt"
         )
 
 

@@ -125,9 +125,8 @@ def drop_masks(
     bits = np.zeros(layout.numel // 8, dtype=np.uint8)
     if density >= 1:
         return bits
-    limit = round(
-        density * 2**32
-    )  # 2**32 for a density just below 1: a Python int, compared exactly
+    # A Python int, compared exactly: for a density just below 1 it is 2**32.
+    limit = round(density * 2**32)
     for entry in layout.entries:
         name = f"{rng_seed}\0{identity}\0{entry.name}"
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")

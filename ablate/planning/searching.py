@@ -1,4 +1,4 @@
-"""Wall time of `search`: evaluators score the units, then the mixtures that an algorithm proposes."""
+"""Wall time of `search`: evaluators score the units, then what an algorithm proposes."""
 
 from __future__ import annotations
 

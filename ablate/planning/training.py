@@ -9,7 +9,7 @@ from ablate.planning.traffic import step_bytes
 from ablate.report.wording import count
 
 STEP_OVERHEAD = 0.02
-"""Seconds of an optimizer step that go to DeepSpeed's engine and to Python, on a CPU of that kind."""
+"""Seconds of an optimizer step that go to DeepSpeed's engine and Python, on a CPU of that kind."""
 
 
 def train_stage(setting: Setting) -> Stage:

@@ -11,7 +11,7 @@ from ablate.report.wording import count
 
 
 def validate_stage(setting: Setting) -> Stage:
-    """Return when all chosen mixtures are trained and scored, and their members' logits averaged."""
+    """Return when the chosen mixtures are trained and scored, and members' logits averaged."""
     work, places, settings = setting.work, setting.places, setting.study.validate_
     if not places.lanes or not places.evaluators or settings is None:
         return Stage(name="validate", seconds=None, basis="no run or no evaluator fits")

@@ -41,13 +41,13 @@ class Work:
 
     `exact` is False while tokens are estimated from the size of the source files. What `validate`
     trains (0 runs where the study does not ask for it) is an estimate always: which mixtures it
-    chooses depends on the scores. `texts` are the source files, none where they were not looked
-    at. `unit_runs` are the tokens of each run that is trained. `members` is the mean number of
-    units in a mixture of the search's space, `scored` the models that it scores: merges, units and
-    the seed; of `sloped` merges the gradient is taken too, on `sloped_domains`. At most
-    `open_at_once` mixtures wait for their values, proposed over `searched_names` partitions or groups. `validation_passes` are the
-    models that `validate` runs over the evaluated text, `validation_rounds` the trainings that wait
-    for each other.
+    chooses depends on the scores. `texts` are the source files, none where they were not looked at.
+    `unit_runs` are the tokens of each run that is trained. `members` is the mean number of units in
+    a mixture of the search's space, `scored` the models that it scores: merges, units and the seed;
+    of `sloped` merges the gradient is taken too, on `sloped_domains`. At most `open_at_once`
+    mixtures wait for their values, proposed over `searched_names` partitions or groups.
+    `validation_passes` are the models that `validate` runs over the evaluated text,
+    `validation_rounds` the trainings that wait for each other.
     """
 
     study: str

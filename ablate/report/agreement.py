@@ -100,8 +100,8 @@ def measured_on(
     if not said:
         return ""
     return (
-        f"What follows was measured {' and '.join(said)}: run `ablate validate` again, which trains "
-        "nothing twice."
+        f"What follows was measured {' and '.join(said)}: run `ablate validate` again, which "
+        "trains nothing twice."
     )
 
 

@@ -32,8 +32,8 @@ CAPTIONS = {
     "do.",
     "effects": "Left of zero helps, right of it harms.",
     "interactions": "Below zero: together they do more than each alone.",
-    "agreement": "Each mark is one training: the loss of the mixture's proxy against that of the model "
-    "truly trained on it. Bars: calibrated predictions with their intervals.",
+    "agreement": "Each mark is one training: the loss of the mixture's proxy against that of the "
+    "model truly trained on it. Bars: calibrated predictions with their intervals.",
 }
 
 CALIBRATED = {

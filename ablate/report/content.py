@@ -84,7 +84,8 @@ def gather(
     """Return the content of a study's report.
 
     `plan` is `Plan.to_json()`, without which there are no costs in FLOPs; `agreement` is the object
-    of agreement.json, `texts[domain]` the fingerprints of the evaluated texts. Of the workspace, only the models' training.json are read.
+    of agreement.json, `texts[domain]` the fingerprints of the evaluated texts. Of the workspace,
+    only the models' training.json are read.
     """
     answer = answer_of(board)
     return ReportContent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.plots import shortened
@@ -74,13 +75,20 @@ def listed(names: Sequence[str], most: int = SPELLED) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def objective_kind(weights: Mapping[str, float]) -> Literal["one", "even", "weighted"]:
+    """Return whether an objective is the loss on one text, or which mean over several."""
+    values = [weight for weight in weights.values() if weight]
+    if len(values) == 1:
+        return "one"
+    return "even" if max(weights.values()) - min(weights.values()) < 1e-12 else "weighted"
+
+
 def objective_words(weights: Mapping[str, float]) -> str:
     """Return what the objective is: the loss on a text, or a mean of which."""
-    names = [name for name, weight in weights.items() if weight]
-    if len(names) == 1:
+    names, which = [name for name, weight in weights.items() if weight], objective_kind(weights)
+    if which == "one":
         return f"the loss on {names[0]}"
-    even = max(weights.values()) - min(weights.values()) < 1e-12
-    kind = "the mean loss on" if even else "a weighted mean loss on"
+    kind = "the mean loss on" if which == "even" else "a weighted mean loss on"
     return f"{kind} {listed(names, 4)}" if len(names) <= 4 else f"{kind} {len(names):,} texts"
 
 

@@ -29,9 +29,9 @@ def goes_by_groups(study: Study, algorithm: str) -> bool:
 def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
     """Return the algorithm and one phrase that says why.
 
-    `mixtures` is the size of the space, None for a continuum. `auto` takes everything where it
-    fits into the trials, several goals to NSGA-II (but over groups), proportions to the gradient where the merge is
-    linear, and the surrogate otherwise.
+    `mixtures` is the size of the space, None for a continuum. `auto` takes everything where it fits
+    into the trials, several goals to NSGA-II (but over groups), proportions to the gradient where
+    the merge is linear, and the surrogate otherwise.
     """
     search = study.search
     trials, name = search.trials, search.algorithm

@@ -77,7 +77,7 @@ class Leaderboard:
         return _calibrated(self.mixtures)
 
     def worth(self, row: Trial) -> float | None:
-        """Return what a row is ranked by: on a calibrated board its predicted loss, else its objective.
+        """Return what a row is ranked by: predicted loss on a calibrated board, else its objective.
 
         None where it has none. A seed or a trained model is what it is: its loss is no prediction.
         """

@@ -38,8 +38,8 @@ def by_size(
 
     Up to `POINTS` mixtures are points. Of more, the best `POINTS` are, over bands that hold half
     and nine tenths of all mixtures of each size. `leaders` are the keys of those that cannot be
-    told from the best, `firsts` those of the best of each size, `bounds[key]` their intervals, where
-    they have any. `axis` is what the values are, nats per token.
+    told from the best, `firsts` those of the best of each size, `bounds[key]` their intervals,
+    where they have any. `axis` is what the values are, nats per token.
     """
     figure = _figure("partitions in the mixture", f"{axis} (nats per token)")
     if len(points) > POINTS:

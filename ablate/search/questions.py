@@ -32,8 +32,8 @@ class Question:
     """One candidate and the domains on which it is to be run.
 
     `keep_tokens` asks for the nats of every token to be kept (units: the ensemble proxy is made of
-    them); `slopes` are the domains whose loss's derivative along every unit is asked for. With a `ticket` it may be
-    stopped by the race.
+    them); `slopes` are the domains whose loss's derivative along every unit is asked for. With a
+    `ticket` it may be stopped by the race.
     """
 
     candidate: Candidate

@@ -61,9 +61,9 @@ class Agreement:
     `targets[name]` is objective, domain (text that no partition is made of) or partition (held-out
     split of one). `tables[target][proxy]`; `summary[proxy]` has means over in_domain and outside
     targets within sizes, and the objective; the proxy `calibrated`, there where the objective's
-    `tells`, is the prediction of each mixture by what was fitted without it. `noise_floor[target]` compares two trainings of the
-    same mixtures; empty without replicates. `mark` is the fingerprint of what trained losses depend
-    on beside mixture and text, `domains[name]` that of a text.
+    `tells`, is the prediction of each mixture by what was fitted without it. `noise_floor[target]`
+    compares two trainings of the same mixtures; empty without replicates. `mark` is the fingerprint
+    of what trained losses depend on beside mixture and text, `domains[name]` that of a text.
     """
 
     targets: Mapping[str, str]

@@ -44,7 +44,7 @@ from ablate.validate.regressions import (
 Features = Mapping[str, npt.ArrayLike]
 
 LEAST_MIXTURES = 7
-"""Mixtures below which nothing is fitted: no fold, of one less, could judge a model but the mean."""
+"""Mixtures below which nothing is fitted: no fold of one less could judge more than the mean."""
 ARRAYS = ("centre", "width", "slope", "directions", "variances", "standard")
 
 
@@ -61,11 +61,13 @@ class Fitted:
     """The chosen model of one target, fitted to n mixtures.
 
     It uses the features `columns` (k of them): centred by `centre`, divided by `width`, times
-    `slope` [k], plus `intercept`. Leverages are by r `directions` [r, k] with `variances` [r], and by
-    the `prior` in all others, as in `Fits`: r is below n, however many columns there are. `standard` [n] are standardised
-    left-out residuals in nats, whose root mean square is the noise's `scale`; `freedom` is n minus
-    the trace of the hat matrix and the charge for the choice; `unseen` is the variance over the noise's
-    that each squared token adds of a partition that no trained mixture has. `table` has every candidate that could be judged; `held_out` the nested predictions.
+    `slope` [k], plus `intercept`. Leverages are by r `directions` [r, k] with `variances` [r], and
+    by the `prior` in all others, as in `Fits`: r is below n, however many columns there are.
+    `standard` [n] are standardised left-out residuals in nats, whose root mean square is the
+    noise's `scale`; `freedom` is n minus the trace of the hat matrix and the charge for the choice;
+    `unseen` is the variance over the noise's that each squared token adds of a partition that no
+    trained mixture has. `table` has every candidate that could be judged; `held_out` the nested
+    predictions.
     """
 
     model: str

@@ -32,8 +32,8 @@ def stratified(
     """Return up to `count` positions among m mixtures: `done`, then those to train, in their order.
 
     First `must`, whatever their size. Then sizes are opened, those that hold three mixtures first:
-    those of `must`, then the smallest, the largest, the middle one and so on; as many as can be given
-    three. Next is always the open size with the fewest (the smallest of equals), and of that
+    those of `must`, then the smallest, the largest, the middle one and so on; as many as can be
+    given three. Next is always the open size with the fewest (the smallest of equals), and of that
     size the best predicted, the worst, the middle one and so on. `sizes` [m] are numbers of
     partitions, `predicted` [m] losses in nats (smaller is better; only their order counts), `keys`
     [m] distinct names that break ties: the order of the mixtures does not matter. All are returned

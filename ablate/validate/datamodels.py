@@ -29,8 +29,8 @@ def left_out_losses(
     """Return loss[datamodel][target] [n] of n mixtures, each foretold by the others.
 
     The linear datamodel (Ilyas et al., arXiv 2202.00622) and the mixing law (arXiv 2403.16952) on
-    proportions and the log of trained tokens. Empty with fewer than `LEAST_ROWS` mixtures. `on_progress`
-    hears the number of targets done.
+    proportions and the log of trained tokens. Empty with fewer than `LEAST_ROWS` mixtures.
+    `on_progress` hears the number of targets done.
     """
     if len(mixtures) < LEAST_ROWS:
         return {}

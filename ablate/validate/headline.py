@@ -29,14 +29,15 @@ CALIBRATED = "calibrated"
 def first_line(summary: Summary, sizes: Sequence[int]) -> str:
     """Return whether the first proxy predicts trained models, and which others it does not beat.
 
-    `sizes` [n] are those of the trained mixtures: one beside fewer than two of its size is not ranked.
+    `sizes` [n] are those of the trained mixtures: one beside fewer than two of its size is not
+    ranked.
     """
     proxy, *others = [name for name in summary if name != CALIBRATED]
     mine = _value(summary, proxy)
     if mine is None:
         return (
-            f"{len(sizes)} trained mixture(s) cannot say how well {_name(proxy)} predicts: three of one "
-            "size are needed; train more (validate.mixtures) or fewer sizes (validate.sizes)."
+            f"{len(sizes)} trained mixture(s) cannot say how well {_name(proxy)} predicts: three of "
+            "one size are needed; train more (validate.mixtures) or fewer sizes (validate.sizes)."
         )
     ranked = sum(count for count in Counter(sizes).values() if count >= LEAST_MIXTURES)
     part = "" if ranked == len(sizes) else f"{ranked} of "
@@ -66,7 +67,7 @@ def too_few_line(mixtures: int, least: int) -> str:
 
 
 def untold_line(r2: float | None) -> str:
-    """Return that what was fitted predicts no better than the mean, by R² over mixtures left out."""
+    """Return that what was fitted predicts no better than the mean, by R² over left-out mixtures."""
     share = "" if r2 is None else f" (R2 {r2:.2f})".replace("-0.00", "0.00")
     return (
         "Nothing is calibrated: mixtures left out are predicted no better than by the mean of the "

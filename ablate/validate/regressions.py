@@ -78,10 +78,11 @@ class Fits:
 
     `centre`, `width`, `slope` [b, k] and `intercept` [b] predict. The mixtures vary along r
     `directions` [b, r, k], orthonormal, in which the slope has `variances` [b, r] over the noise's
-    (0 where they do not); in all others it has its `prior` [b], 0 without a penalty. `left_out` [b, m] are left-out residuals in nats; `standard` [b, m] are the same times
-    sqrt(1 - leverage), of the noise's variance once the choice is charged; `freedom` [b] is m minus
-    the trace of H and that charge. `unseen` [b] is the variance, in units of the noise's, that a
-    token of a partition adds when none of the m mixtures has it; 0 for models without text.
+    (0 where they do not); in all others it has its `prior` [b], 0 without a penalty. `left_out` [b,
+    m] are left-out residuals in nats; `standard` [b, m] are the same times sqrt(1 - leverage), of
+    the noise's variance once the choice is charged; `freedom` [b] is m minus the trace of H and
+    that charge. `unseen` [b] is the variance, in units of the noise's, that a token of a partition
+    adds when none of the m mixtures has it; 0 for models without text.
     """
 
     centre: Array

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from wide_study import PARTITIONS, wide_study, write_texts
 
 from ablate.evaluate.scorer import PREPARED_BYTES
 from ablate.models.build import ModelShape, model_shape
@@ -19,7 +20,6 @@ from ablate.planning.work import Work, work_of
 from ablate.resources import Cluster, load_cluster
 from ablate.study import Study
 
-PARTITIONS = 12
 NODES = {
     "count": 2, "cpus": 32, "gpus": 4, "memory_gb": 512, "gpu_memory_gb": 80,
     "object_store_gb": 200, "cpu_gflops": 50, "memory_gb_per_second": 100, "price_per_hour": 10,
@@ -29,26 +29,12 @@ GPUS = {"train": {"gpus_per_worker": 1, "workers_per_run": 2}, "trial": {"gpus":
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    folder = tmp_path_factory.mktemp("plan")
-    rows = [{"text": "some words " * 20, "part": f"p{i:02d}"} for i in range(PARTITIONS)]
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"path": str(folder / "texts.jsonl")}
-    return Study.model_validate(
-        {
-            "name": "s",
-            "workspace": str(folder / "work"),
-            "corpus": {
-                "sources": [{**source, "partition_by": ["part"]}],
-                "unit_tokens": 10**8,
-                "short_units": "repeat",
-            },
-            "tokenizer": {"train": {"vocab_size": 32_000}},
-            "model": {"preset": "1b"},
-            "seed": {"sources": [source], "tokens": 10**9},
-            "train": {"sequence_length": 1024, "batch_tokens": 65_536, "precision": "bf16"},
-            "search": {"trials": 1000},
-            "validate": {"mixtures": 8, "sizes": [2]},
-        }
+    return wide_study(
+        write_texts(tmp_path_factory.mktemp("plan")),
+        model={"preset": "1b"},
+        train={"precision": "bf16"},
+        search={"trials": 1000},
+        validate={"mixtures": 8, "sizes": [2]},
     )
 
 

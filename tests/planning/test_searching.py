@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wide_study import PARTITIONS, wide_study, write_texts
 
 from ablate.planning.forecast import forecast_of
 from ablate.planning.mixtures import mean_members
@@ -17,36 +17,20 @@ from ablate.search.spaces import Partitions, make_space
 from ablate.study import SpaceSettings, Study
 from ablate.train.recipe import forward_flops
 
-PARTITIONS = 12
 SIMPLEX = {"space": {"kind": "simplex"}}
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("search")
-    rows = [{"text": "some words " * 20, "part": f"p{i:02d}"} for i in range(PARTITIONS)]
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    return write_texts(tmp_path_factory.mktemp("search"))
 
 
 def study(folder: Path, search: dict[str, Any], validate: dict[str, Any] | None = None) -> Study:
-    source = {"path": str(folder / "texts.jsonl")}
-    return Study.model_validate(
-        {
-            "name": "s",
-            "workspace": str(folder / "work"),
-            "corpus": {
-                "sources": [{**source, "partition_by": ["part"]}],
-                "unit_tokens": 10**8,
-                "short_units": "repeat",
-            },
-            "tokenizer": {"train": {"vocab_size": 32_000}},
-            "model": {"preset": "1b", "overrides": {"num_hidden_layers": 2}},
-            "seed": {"sources": [source], "tokens": 10**9},
-            "train": {"sequence_length": 1024, "batch_tokens": 65_536},
-            "search": {"trials": 400, "algorithm": "random", **search},
-            "validate": validate,
-        }
+    return wide_study(
+        folder,
+        model={"preset": "1b", "overrides": {"num_hidden_layers": 2}},
+        search={"trials": 400, "algorithm": "random", **search},
+        validate=validate,
     )
 
 

@@ -25,7 +25,7 @@ TRIALS_EACH, MOST_AT_ONCE = 50, 64  # one descent for so many trials; at most so
 class Gradient:
     """Descents that take turns: from the ensemble's best mixture (or everything), and random ones.
 
-    A long search has several at once, so that a cluster has work; each waits for its own value only.
+    A long search has several at once, so that a cluster has work; each waits for its own value.
     """
 
     wants_gradient = True
@@ -60,9 +60,8 @@ class Gradient:
 
     def tell(self, mixture: Mixture, value: float | None) -> None:
         """Take a value with its gradient; a failed trial shortens the step."""
-        known = isinstance(value, Value) and value.gradient is not None
-        descent = self._asked.pop(mixture.key())
-        descent.take(mixture, value if known and isinstance(value, Value) else None)
+        sloped = value if isinstance(value, Value) and value.gradient is not None else None
+        self._asked.pop(mixture.key()).take(mixture, sloped)
 
     def _drawn(self) -> Mixture | None:
         for _ in range(DRAWS):

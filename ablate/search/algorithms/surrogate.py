@@ -2,10 +2,11 @@
 
 First every partition alone and all together, then the mixture of the largest expected improvement
 (Jones, Schonlau and Welch, J. Global Optimization 13, 1998) under a predictor of `predictors/`, a
-quadratic of the proportions unless `search.predictor` says otherwise, with the log of the mixture's size as a feature: proportions alone do
-not say how large a subset is. Where the pool's token likelihoods are at hand, the ensemble's
-objective is a feature too and its best mixture comes first. What is predicted best is thus always
-confirmed by a real score. `make bench-search` counts the evaluations that it needs.
+quadratic of the proportions unless `search.predictor` says otherwise, with the log of the mixture's
+size as a feature: proportions alone do not say how large a subset is. Where the pool's token
+likelihoods are at hand, the ensemble's objective is a feature too and its best mixture comes first.
+What is predicted best is thus always confirmed by a real score. `make bench-search` counts the
+evaluations that it needs.
 
 Long searches have several proposals open at once, so that a cluster has work: each is chosen as if
 those before it had scored what is predicted of them (`Process.believing`).

@@ -70,18 +70,19 @@ class TokenLimit:
         for size in self.sizes:
             yield from self.of_size(size)
 
-    @cached_property
+    @property
     def count(self) -> int:
         """Return how many sets there are."""
         return self._facts[0]
 
-    @cached_property
+    @property
     def total_cost(self) -> int:
         """Return the cost of all sets together."""
         return self._facts[1]
 
     @cached_property
     def _facts(self) -> tuple[int, int]:
+        """Return the number of sets and the cost of all together."""
         if not self.sizes:
             return 0, 0
         grid = self._grid
