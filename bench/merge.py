@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,12 +22,17 @@ from bench._numbers import at_least, at_most
 
 MEMBERS = 8
 PARAMETERS = 50_331_648
-REPEATS = 7
+ROUNDS = 25
+READS = 7
 WEIGHTS = [0.05, 0.1, 0.15, 0.2, 0.05, 0.1, 0.15, 0.2]
 
 
 def run() -> list[dict[str, Any]]:
-    """Return bandwidths of merges and copies (interleaved, best of repeats) and extra memory."""
+    """Return bandwidths of merges and copies, their ratios, and a merge's extra memory.
+
+    Rounds of one merge and one copy of each kind: a bandwidth is the median round's, and a ratio
+    the median of the rounds' own, since a machine's memory is not as fast in every second.
+    """
     threads = os.cpu_count() or 1
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -35,18 +41,21 @@ def run() -> list[dict[str, Any]]:
         member.normal_(generator=torch.Generator().manual_seed(number))
     try:
         memory = _extra_models(members, threads)
-        rates = _rates(members, threads)
+        rates = _rates(members, threads)  # [rounds] by what was done
     finally:
         torch.set_num_threads(before)
-    merge, copy, memcpy = rates["merge"], rates["copy"], rates["memcpy"]
+    merge, half, copy, memcpy = (
+        statistics.median(rates[name]) for name in ("merge", "bf16", "copy", "memcpy")
+    )
+    of_copy, of_memcpy = _ratio(rates, "copy"), _ratio(rates, "memcpy")
     about = f"{MEMBERS} models of {PARAMETERS / 1e6:.0f} M parameters, {threads} threads"
     return [
         at_least("merge/bandwidth", merge, "GB/s", None, f"{about}, float32"),
-        at_least("merge/bandwidth-bf16", rates["bf16"], "GB/s", None, "into bfloat16"),
+        at_least("merge/bandwidth-bf16", half, "GB/s", None, "into bfloat16"),
         at_least("merge/copy", copy, "GB/s", None, "Tensor.copy_, read + written bytes"),
         at_least("merge/memcpy", memcpy, "GB/s", None, "memcpy in threads, streaming stores"),
-        at_least("merge/share-of-copy", merge / copy, "x", 0.7, "bandwidth over Tensor.copy_'s"),
-        at_least("merge/share-of-memcpy", merge / memcpy, "x", None, "bandwidth over memcpy's"),
+        at_least("merge/share-of-copy", of_copy, "x", 0.7, "bandwidth over Tensor.copy_'s"),
+        at_least("merge/share-of-memcpy", of_memcpy, "x", None, "bandwidth over memcpy's"),
         at_most("merge/extra-memory", memory, "models", 1.1, "the merged model and all slices"),
         at_least("merge/read-checkpoint", _read_rate(), "GB/s", None, "load_flat, float32, cached"),
     ]
@@ -61,8 +70,14 @@ def _extra_models(members: list[torch.Tensor], threads: int) -> float:
     return (after - before) * 1024 / (4 * PARAMETERS)
 
 
-def _rates(members: list[torch.Tensor], threads: int) -> dict[str, float]:
-    """Return GB/s by what was done."""
+def _ratio(rates: dict[str, list[float]], other: str) -> float:
+    """Return the median over rounds of the merge's bandwidth over that of `other`."""
+    pairs = zip(rates["merge"], rates[other], strict=True)
+    return statistics.median(merge / of for merge, of in pairs)
+
+
+def _rates(members: list[torch.Tensor], threads: int) -> dict[str, list[float]]:
+    """Return GB/s of each round, by what was done; the order turns by one from round to round."""
     size = 4 * PARAMETERS
     copies = [torch.from_numpy(np.ones(PARAMETERS, np.float32)) for _ in members]
     out = torch.from_numpy(np.ones(PARAMETERS, np.float32))
@@ -81,13 +96,16 @@ def _rates(members: list[torch.Tensor], threads: int) -> dict[str, float]:
             MEMBERS * size + size // 2,
         ),
     }
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(REPEATS):
-        for name, (work, _) in works.items():
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
+    for _ in range(ROUNDS):
+        for name in names:
+            work, nbytes = works[name]
             started = time.perf_counter()
             work()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return {name: work[1] / best[name] / 1e9 for name, work in works.items()}
+            rates[name].append(nbytes / (time.perf_counter() - started) / 1e9)
+        names = [*names[1:], names[0]]
+    return rates
 
 
 def _memcpy(sources: list[torch.Tensor], targets: list[torch.Tensor], threads: int) -> None:
@@ -122,7 +140,7 @@ def _read_rate() -> float:
         )
         out = np.ones(layout.numel, dtype=np.float32)
         best = float("inf")
-        for _ in range(REPEATS):
+        for _ in range(READS):
             started = time.perf_counter()
             load_flat(folder / "model", layout, out=out)
             best = min(best, time.perf_counter() - started)
