@@ -16,8 +16,8 @@ from ablate.export.megatron import megatron_blend
 from ablate.export.mergekit import mergekit_yaml
 from ablate.export.olmo_core import olmo_core_yaml
 from ablate.export.weights import weights_json, weights_yaml
-from ablate.models.checkpoint import intact_digest
-from ablate.workspace import write_atomic
+from ablate.models.checkpoint import TRAINING, intact_digest
+from ablate.workspace import MAX_STATE_BYTES, read_small, write_atomic
 
 CHECKPOINT = "checkpoint"
 
@@ -82,8 +82,8 @@ def _is_same_checkpoint(answer: Answer, folder: Path, dtype: str) -> bool:
     if folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
-        known = json.loads((folder / "training.json").read_bytes())["export"]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = json.loads(read_small(folder / TRAINING, MAX_STATE_BYTES))["export"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = None
     if known != provenance(answer, dtype)["export"]:
         raise _in_the_way(folder)

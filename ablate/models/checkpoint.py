@@ -27,6 +27,7 @@ from ablate.models.tensor_file import (
     read_into,
     write_tensors,
 )
+from ablate.plain_values import typed
 from ablate.stores import fetched, is_vouched
 from ablate.workspace import (
     file_digest,
@@ -38,6 +39,16 @@ from ablate.workspace import (
 
 WEIGHTS = "model.safetensors"
 TRAINING = "training.json"
+TRAINING_KINDS: Mapping[str, Any] = {
+    "kind": str,
+    "fingerprint": str,
+    "tokens": int,
+    "seconds": float,
+    "digest": str,
+    "optimizer_digest": str,
+    "files": dict[str, str],
+    "imported_from": str,
+}
 OLD_BUFFERS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 """What transformers leaves out of a checkpoint of any model that computes it."""
 
@@ -125,11 +136,17 @@ def published_digest(folder: Path) -> str:
 
 
 def read_training(folder: Path) -> Mapping[str, Any] | None:
-    """Return `training.json` of a model folder, or None when it is missing, altered or not ours."""
+    """Return `training.json` of a model folder, or None when it is missing, altered or not ours.
+
+    What is known by its key has its type: a number that others calculate with is one.
+    """
     try:
-        return read_json(folder / TRAINING)
-    except WorkspaceError:
+        found = read_json(folder / TRAINING) or {}
+        for key in TRAINING_KINDS.keys() & found.keys():
+            typed(TRAINING_KINDS[key], found[key], key)
+    except (WorkspaceError, ValueError):
         return None
+    return found or None
 
 
 def altered_file(folder: Path) -> str | None:

@@ -21,10 +21,16 @@ from ablate.errors import CheckpointError, UserError, WorkspaceError
 from ablate.evaluate.statistics import DomainScore
 from ablate.evaluate.token_nats import read_token_nats, token_nats_path, write_token_nats
 from ablate.merge.statistics.files import read_statistics, write_statistics
+from ablate.models.checkpoint import altered_file, intact_digest, published_digest, read_training
 from ablate.models.pool import ModelPool, SeedModel, UnitModel, read_pool, write_pool
 from ablate.models.tensor_file import read_header, read_into, write_tensors
+from ablate.report.costs import costs_of
 from ablate.search.candidates import base_candidates, recall
 from ablate.search.journal import Journal, Scored, _digest
+from ablate.search.leaderboard import Leaderboard
+from ablate.search.spaces import make_space
+from ablate.search.spaces.partitions import Partitions
+from ablate.study import SpaceSettings
 from ablate.workspace import Workspace
 from tests.security.fuzzing import COUNTS, changed, examples, mutated_bytes, places, strange_values
 from tests.security.memory import peak_of
@@ -59,6 +65,10 @@ CORPUS: dict[str, Any] = {
     "seed": {"path": "corpus/@seed/train.arrow", "tokens": 250, "digest": DIGEST},
     "seed_dropped": {"empty": 0},
     "inputs": {"files": {}, "outputs": {"corpus/law/train.arrow": [1, 2, DIGEST]}},
+}  # fmt: skip
+TRAINED: dict[str, Any] = {
+    "kind": "unit", "fingerprint": "5a", "tokens": 40, "seconds": 1.5, "digest": DIGEST,
+    "files": {"config.json": DIGEST}, "imported_from": "there", "optimizer_digest": DIGEST,
 }  # fmt: skip
 TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5, dtype=torch.bfloat16),
            "c": torch.tensor([1, 2])}  # fmt: skip
@@ -250,6 +260,28 @@ def test_pool_json(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
         with pytest.raises(WorkspaceError) as raised:
             read_pool(workspace)
         one_line(raised.value)
+
+
+@given(place=st.sampled_from([(), *places(TRAINED)]), value=strange_values())
+@examples(120)
+def test_training_json(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+    """It is left out, or what others calculate from it are numbers."""
+    COUNTS["training.json"] += 1
+    tree = json.loads(json.dumps(changed(TRAINED, place, value) if place else value))
+    body = {"schema_version": 1, **tree} if isinstance(tree, dict) else tree
+    (tmp_path / "training.json").write_text(json.dumps(body))
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "config.json").write_text("{}")
+    found = read_training(tmp_path)
+    law = Partitions(units={"law": 1}, tokens={"law": 1}, available={"law": 1})
+    space = make_space(SpaceSettings(), law, "micro")
+    board = Leaderboard(
+        trials=(), domains=(), space=space, merges=(), units={}, weights={}, group_tokens={}
+    )
+    costs = costs_of(board, {"parameters": 10}, [found] if found else [])
+    assert all(stage.tokens >= 0 and (stage.seconds or 0.0) < 1e400 for stage in costs.stages)
+    assert intact_digest(tmp_path) is None and isinstance(altered_file(tmp_path), str | None)
+    assert len(published_digest(tmp_path)) == 64
 
 
 def record() -> dict[str, Any]:
