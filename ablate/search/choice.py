@@ -30,8 +30,8 @@ def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
     """Return the algorithm and one phrase that says why.
 
     `mixtures` is the size of the space, None for a continuum. `auto` takes everything where it fits
-    into the trials, several goals to NSGA-II (but over groups), proportions to the gradient where
-    the merge is linear, and the surrogate otherwise.
+    into the trials, several goals to NSGA-II (but over groups), ensembles to `ensemble-first`,
+    proportions to the gradient where the merge is linear, and the surrogate otherwise.
     """
     search = study.search
     trials, name = search.trials, search.algorithm
@@ -43,8 +43,8 @@ def _choose(study: Study, mixtures: int | None) -> tuple[str, str]:
         return "exhaustive", f"all {mixtures:,} mixtures fit into {trials:,} trials"
     if len(search.objectives) > 1 and not search.space.groups:
         return "nsga2", f"{len(search.objectives)} objectives over {some} mixtures"
-    if mixtures is None and search.merge.method == ENSEMBLE:
-        return "ensemble-first", "the best mixture of token probabilities is found exactly"
+    if search.merge.method == ENSEMBLE:
+        return "ensemble-first", "token probabilities rank mixtures before any is scored"
     plain = search.merge.method == "linear" and not search.merge.alternatives
     if mixtures is None and plain and search.racing is None:
         return "gradient", f"{some} mixtures; each trial also gives the slope of every weight"
