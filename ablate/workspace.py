@@ -30,6 +30,7 @@ OWN_FOLDERS = ("corpus", "models", "likelihoods", "statistics", "logs", "trackin
 OWN_FILES = (
     LOCK, JOURNAL, "study.yaml", "pool.json", "trials.parquet", "agreement.json", "report.html",
 )  # fmt: skip
+FILE_SUFFIXES = (".arrow", ".html", ".json", ".jsonl", ".parquet", ".safetensors", ".yaml")
 WRITTEN_IN_PLACE = (LOCK, JOURNAL, "logs", "tracking")
 
 
@@ -289,12 +290,23 @@ def _require_plain(root: Path) -> None:
         entry = waiting.pop()
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
+            if _names_a_file(path.relative_to(root)):
+                raise _not_plain(path, "a folder where a file belongs")
             waiting += _entries(path)
         elif entry.is_symlink() or not entry.is_file(follow_symlinks=False):
             what = "a link" if entry.is_symlink() else "a pipe, socket or device"
             raise _not_plain(path, what)
         elif path.relative_to(root).parts[0] in WRITTEN_IN_PLACE and _has_second_name(path):
             raise _not_plain(path, "a file with a second name (a hard link)")
+
+
+def _names_a_file(path: Path) -> bool:
+    """Return whether a path below the workspace is that of a file; partitions name folders."""
+    first, *rest = path.parts
+    if not rest:
+        return first in OWN_FILES
+    partition = first == "corpus" and len(rest) == 1
+    return path.suffix in FILE_SUFFIXES and not partition and first != "tracking"
 
 
 def _has_second_name(path: Path) -> bool:

@@ -46,6 +46,7 @@ KINDS = (
     "trials.parquet",
     "agreement.json",
     "report.html",
+    "logs/search.jsonl",
     "logs/train-unit-python-1-*.jsonl",
 )
 
@@ -113,6 +114,9 @@ def test_the_kinds_are_all_there_are(whole: Path) -> None:
 def _shape(part: re.Match[str]) -> str:
     """Return a name's kind: partitions, units and fingerprints left out."""
     name = re.sub(r"(unit|trained)-[a-z-]+(\d+)?", r"\1", part[0])
+    name = re.sub(
+        r"^(prepare|train|train-seed-\*|search|validate|report)\.jsonl$", "stage.jsonl", name
+    )
     return re.sub(r"python|headers|sessions|[0-9a-f]{12}", "_", name).replace("*", "")
 
 

@@ -86,6 +86,24 @@ def test_what_is_no_plain_file_or_folder_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
+    "name", ["trials.jsonl", "corpus/law/train.arrow", "models/seed-1/config.json", "logs/x.jsonl"]
+)
+def test_a_folder_where_a_file_belongs_is_refused_by_name_and_kept(study: Study, name: str) -> None:
+    path = Path(study.workspace) / name
+    (path / "inside").mkdir(parents=True)
+    for verb in (status, clean):
+        with pytest.raises(WorkspaceError, match=f"a folder where a file belongs at .*{name}"):
+            verb(study)
+    assert (path / "inside").is_dir()
+
+
+def test_partitions_and_trackers_may_have_folders_of_any_name(study: Study) -> None:
+    for name in ("corpus/law.json", "tracking/mlflow/a.json"):
+        (Path(study.workspace) / name).mkdir(parents=True)
+    assert status(study)
+
+
+@pytest.mark.parametrize(
     "name", [".lock", "trials.jsonl", "logs/train.jsonl", "tracking/mlflow/mlflow.db"]
 )
 def test_a_file_written_in_place_may_have_no_second_name(
