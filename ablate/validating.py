@@ -20,7 +20,7 @@ from ablate.study import MergeSettings, Study, ValidateSettings
 from ablate.train.job import TrainingJob
 from ablate.train.stages import TrainedRun
 from ablate.validate.agreement import Agreement, Trained, assess, fit_trained
-from ablate.validate.calibration import LEAST_MIXTURES
+from ablate.validate.calibration import LEAST_TO_CALIBRATE
 from ablate.validate.choice import drawn_blindly, stratified
 from ablate.validate.knowledge_gradient import most_telling
 from ablate.validate.predictor import Predictor
@@ -111,10 +111,10 @@ def check_rounds(
     known: Sequence[Subject], chosen: Sequence[Subject], settings: ValidateSettings
 ) -> None:
     """Raise StudyError where rounds would follow fewer mixtures than a calibration takes."""
-    if len(chosen) < min(LEAST_MIXTURES, sum(_is_allowed(one, settings) for one in known)):
+    if len(chosen) < min(LEAST_TO_CALIBRATE, sum(_is_allowed(one, settings) for one in known)):
         raise StudyError(
-            f"validate.rounds must follow {LEAST_MIXTURES} trained mixtures or more, got "
-            f"{len(chosen)}; raise validate.mixtures to {LEAST_MIXTURES}, or leave out the rounds"
+            f"validate.rounds must follow {LEAST_TO_CALIBRATE} trained mixtures or more, got "
+            f"{len(chosen)}; raise validate.mixtures to {LEAST_TO_CALIBRATE}, or leave out the rounds"
         )
 
 

@@ -39,8 +39,8 @@ MEASURES = {
 MOST_GROUPS = 6
 """Groups of sizes that a scatter tells apart by symbol."""
 
-LEAST_OF_SIZE = 3
-"""Mixtures of a size from which there is an agreement within it."""
+LEAST_TO_RANK = 3
+"""Mixtures of a size from which there is an agreement within it: that of `validate.measures`."""
 
 Measured = tuple[float, float | None, float | None]
 
@@ -108,7 +108,7 @@ def measured_on(
 def compared(agreement: Mapping[str, Any]) -> int:
     """Return how many trained mixtures are of a size of which there are three or more."""
     sizes = Counter(_size(row) for row in mixtures(agreement))
-    return sum(count for count in sizes.values() if count >= LEAST_OF_SIZE)
+    return sum(count for count in sizes.values() if count >= LEAST_TO_RANK)
 
 
 def kinds_of(agreement: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from ablate.progress import bar
 from ablate.report.figures import proxy_against_trained
 from ablate.search.candidates import ENSEMBLE, LOGIT_ENSEMBLE
-from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
+from ablate.validate.calibration import LEAST_TO_CALIBRATE, Fitted, calibrate
 from ablate.validate.combination import Combination, combine
 from ablate.validate.datamodels import left_out_losses
 from ablate.validate.headline import (
@@ -101,7 +101,7 @@ class Agreement:
         """Return the answer in a few sentences: does the merge predict, and beat the baselines?"""
         first = first_line(self.summary, [one.subject.size for one in self.trained])
         if self.objective_fit is None:
-            return f"{first} {too_few_line(len(self.trained), LEAST_MIXTURES)}"
+            return f"{first} {too_few_line(len(self.trained), LEAST_TO_CALIBRATE)}"
         if not self.objective_fit.tells:
             return f"{first} {untold_line(self.objective_fit.held_out.r2)}"
         errors = self.objective_fit.errors(LEVEL)
@@ -193,7 +193,7 @@ def assess(
     """Return the agreement of every proxy that all `trained` mixtures have.
 
     `kinds[domain]` is domain or heldout; `weights` are the objective's. With fewer than
-    `LEAST_MIXTURES` nothing is calibrated.
+    `LEAST_TO_CALIBRATE` nothing is calibrated.
     """
     targets = {OBJECTIVE: OBJECTIVE} | {
         name: "domain" if kind == "domain" else "partition" for name, kind in kinds.items()
@@ -265,9 +265,9 @@ def fit_trained(
 ) -> tuple[dict[str, Fitted], Combination | None]:
     """Return the calibrated model of each domain and of the objective, whose weights these are.
 
-    Nothing and None with fewer than `LEAST_MIXTURES`.
+    Nothing and None with fewer than `LEAST_TO_CALIBRATE`.
     """
-    if len(trained) < LEAST_MIXTURES:
+    if len(trained) < LEAST_TO_CALIBRATE:
         return {}, None
     subjects = [one.subject for one in trained]
     truth = _truth(trained, domains)

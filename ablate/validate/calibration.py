@@ -43,7 +43,7 @@ from ablate.validate.regressions import (
 
 Features = Mapping[str, npt.ArrayLike]
 
-LEAST_MIXTURES = 7
+LEAST_TO_CALIBRATE = 7
 """Mixtures below which nothing is fitted: no fold of one less could judge more than the mean."""
 ARRAYS = ("centre", "width", "slope", "directions", "variances", "standard")
 
@@ -188,12 +188,12 @@ def calibrate(features: Features, trained: npt.ArrayLike) -> Fitted:
     """Return the best prediction of trained losses [n] from `features`, name -> [n].
 
     Any feature may be absent or constant; with none the prediction is the mean. Raises ValueError
-    under `LEAST_MIXTURES`, and for arrays that do not fit together or hold values not finite.
+    under `LEAST_TO_CALIBRATE`, and for arrays that do not fit together or hold values not finite.
     """
     y = np.asarray(trained, dtype=float)
-    if y.ndim != 1 or len(y) < LEAST_MIXTURES or not np.isfinite(y).all():
+    if y.ndim != 1 or len(y) < LEAST_TO_CALIBRATE or not np.isfinite(y).all():
         raise ValueError(
-            f"trained must be [mixtures], {LEAST_MIXTURES} finite losses at least, "
+            f"trained must be [mixtures], {LEAST_TO_CALIBRATE} finite losses at least, "
             f"got shape {y.shape}; train more mixtures"
         )
     given = checked_features(features, len(y))

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ablate.validate.measures import LEAST_MIXTURES
+from ablate.validate.measures import LEAST_TO_RANK
 
 
 def stratified(
@@ -62,8 +62,8 @@ def stratified(
 def _opened(held: Mapping[int, int], first: Collection[int]) -> list[int]:
     """Return the sizes, `held[size]` their mixtures, in the order in which they are opened."""
     order: list[int] = []
-    for least in range(LEAST_MIXTURES, 0, -1):
-        alike = sorted(size for size in held if min(held[size], LEAST_MIXTURES) == least)
+    for least in range(LEAST_TO_RANK, 0, -1):
+        alike = sorted(size for size in held if min(held[size], LEAST_TO_RANK) == least)
         evenly = [alike[place] for place in spread(len(alike), len(alike))]
         order += sorted(evenly, key=lambda size: size not in first)
     return order
@@ -76,7 +76,7 @@ def _next(
 
     `counts[size]` are taken of `held[size]`.
     """
-    lacking = np.cumsum([max(0, min(held[s], LEAST_MIXTURES) - counts[s]) for s in order])
+    lacking = np.cumsum([max(0, min(held[s], LEAST_TO_RANK) - counts[s]) for s in order])
     opened = order[: max(1, int(np.sum(lacking <= left)))]
     unfilled = [size for size in order if counts[size] < held[size]]
     among = [size for size in opened if size in unfilled] or unfilled[:1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ablate.validate.measures import LEAST_MIXTURES
+from ablate.validate.measures import LEAST_TO_RANK
 from ablate.validate.statistics import Estimate
 
 Summary = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
@@ -39,7 +39,7 @@ def first_line(summary: Summary, sizes: Sequence[int]) -> str:
             f"{len(sizes)} trained mixture(s) cannot say how well {_name(proxy)} predicts: three of "
             "one size are needed; train more (validate.mixtures) or fewer sizes (validate.sizes)."
         )
-    ranked = sum(count for count in Counter(sizes).values() if count >= LEAST_MIXTURES)
+    ranked = sum(count for count in Counter(sizes).values() if count >= LEAST_TO_RANK)
     part = "" if ranked == len(sizes) else f"{ranked} of "
     head = (
         f"Within a size, {_name(proxy)} ranks {part}{len(sizes)} trained mixtures with Spearman "

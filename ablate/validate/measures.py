@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-LEAST_MIXTURES = 3
+LEAST_TO_RANK = 3
 LEAST_IN_QUARTER = 4
 
 
@@ -119,7 +119,7 @@ RESAMPLED: dict[str, Measure] = {
 
 def _of_all(measure: Measure, proxy: npt.ArrayLike, trained: npt.ArrayLike) -> float:
     x, y = checked_losses(proxy, trained)
-    if len(x) < LEAST_MIXTURES:
+    if len(x) < LEAST_TO_RANK:
         return float("nan")
     return float(measure(Samples(proxy=x, trained=y, counts=np.ones((1, len(x)))))[0])
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ablate.validate.measures import (
-    LEAST_MIXTURES,
+    LEAST_TO_RANK,
     MEASURES,
     RESAMPLED,
     Array,
@@ -95,7 +95,7 @@ def agree_within(
     if kinds.shape != x.shape:
         raise ValueError(f"sizes must be [mixtures], got {kinds.shape} for {x.shape} losses")
     kept = {int(size): np.flatnonzero(kinds == size) for size in np.unique(kinds)}
-    kept = {size: rows for size, rows in kept.items() if len(rows) >= LEAST_MIXTURES}
+    kept = {size: rows for size, rows in kept.items() if len(rows) >= LEAST_TO_RANK}
     # A seed of its own: what one size gives does not hang on which others there are.
     drawn = {size: _drawn(x[rows], y[rows], [rng_seed, size], draws) for size, rows in kept.items()}
     counts = [len(rows) for rows in kept.values()]
@@ -121,7 +121,7 @@ def agree_over(targets: Sequence[AgreementWithin], *, level: float = 0.95) -> di
 def _drawn(proxy: Array, trained: Array, seed: list[int], draws: int) -> dict[str, Array]:
     """Return each measure [1 + draws]: of all mixtures, then of each sample of them."""
     count = len(proxy)
-    if count < LEAST_MIXTURES:
+    if count < LEAST_TO_RANK:
         return {name: np.full(1 + draws, np.nan) for name in RESAMPLED}
     rng = np.random.default_rng(seed)
     picked = rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]

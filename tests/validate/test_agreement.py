@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ablate.report import agreement as report_agreement
+from ablate.validate import measures
 from ablate.validate.measures import MEASURES, RESAMPLED, Samples
 from ablate.validate.statistics import (
     AgreementWithin,
@@ -203,3 +205,8 @@ def test_wrong_values_are_refused() -> None:
         agree([1.0, 3.0, 2.0], [1.0, 2.0, 3.0], rng_seed=0, level=1)
     with pytest.raises(ValueError, match="sizes"):
         agree_within([1.0, 3.0, 2.0], [1.0, 2.0, 3.0], [2, 2], rng_seed=0)
+
+
+def test_the_page_counts_the_sizes_that_are_ranked() -> None:
+    """The page reads agreement.json without the code that wrote it: both have the number."""
+    assert report_agreement.LEAST_TO_RANK == measures.LEAST_TO_RANK

@@ -10,7 +10,7 @@ from scipy import stats
 from trainings import made_up, rows
 
 from ablate.search.predictors.predictor import Array
-from ablate.validate.calibration import LEAST_MIXTURES, Fitted, calibrate
+from ablate.validate.calibration import LEAST_TO_CALIBRATE, Fitted, calibrate
 from ablate.validate.held_out import wilson
 from ablate.validate.regressions import PENALTIES, Model, candidates, fit_rows, stacked
 
@@ -204,7 +204,7 @@ def test_few_mixtures_carry_only_small_models() -> None:
 def test_nothing_is_fitted_that_no_fold_could_judge(count: int) -> None:
     """A proxy without error: where folds may choose it they do, and below that nothing is fitted."""
     features, trained = made_up(count, seed=17, noise=0.0, by_size=0.0)
-    if count < LEAST_MIXTURES:
+    if count < LEAST_TO_CALIBRATE:
         with pytest.raises(ValueError, match="train more"):
             calibrate(features, trained)
         return
