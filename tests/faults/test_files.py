@@ -113,7 +113,7 @@ def test_the_kinds_are_all_there_are(whole: Path) -> None:
 
 def _shape(part: re.Match[str]) -> str:
     """Return a name's kind: partitions, units and fingerprints left out."""
-    name = re.sub(r"(seed-|(unit|trained)-[a-z-]+(\d+)?)", "model-", part[0])
+    name = re.sub(r"(seed|unit|trained)-[^.]*", "model", part[0])
     name = re.sub(r"^(prepare|train|search|validate|report)\.jsonl$", "stage.jsonl", name)
     return re.sub(r"python|headers|sessions|[0-9a-f]{12}", "_", name).replace("*", "")
 
