@@ -5,7 +5,7 @@ Ray is not started where nothing is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ablate.cluster.logits import averaged_logits
@@ -17,7 +17,7 @@ from ablate.cluster.statistics import with_statistics
 from ablate.cluster.train import train_jobs
 from ablate.cluster.tune import run_trials
 from ablate.evaluate.scorer import ScorerSettings
-from ablate.merge import Statistics, merge_method
+from ablate.merge import statistics_kinds
 from ablate.mixture import Mixture
 from ablate.models.layout import Layout, layout_of
 from ablate.models.load import load_model
@@ -59,8 +59,10 @@ def answer(
     root, settings = standing.workspace.root, scorer_settings(standing, cluster)
     with session(cluster):
         layout, store = _published(standing, settings, cluster, wanted)
-        for kind in _statistics_kinds(questions.methods):
-            store = with_statistics(store, standing.study, standing.corpus, standing.pool, kind)
+        for kind in statistics_kinds(name for name in questions.methods if name != ENSEMBLE):
+            store = with_statistics(
+                store, standing.study, standing.corpus, standing.pool, kind, cluster
+            )
         with trials_metered(store, 4 * layout.numel, cluster):
             run_trials(
                 questions,
@@ -117,12 +119,6 @@ def _published(
     require_evaluator(cluster)
     layout = model_layout(standing.study, Path(settings.seed_folder))
     return layout, store_pool(standing.pool, layout, standing.workspace.root, members)
-
-
-def _statistics_kinds(methods: Iterable[str]) -> list[Statistics]:
-    """Return what merges ask of each unit."""
-    kinds = {merge_method(name).statistics for name in methods if name != ENSEMBLE}
-    return sorted(kind for kind in kinds if kind is not None)
 
 
 def scorer_settings(standing: Standing, cluster: Cluster) -> ScorerSettings:

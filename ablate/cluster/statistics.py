@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,19 +13,28 @@ from ablate.corpus import Corpus
 from ablate.evaluate.gathering import gathered, unit_sample
 from ablate.merge import Statistics
 from ablate.models.pool import ModelPool
+from ablate.resources import Cluster
 from ablate.study import Study
 
 
 def with_statistics(
-    store: Store, study: Study, corpus: Corpus, pool: ModelPool, kind: Statistics
+    store: Store,
+    study: Study,
+    corpus: Corpus,
+    pool: ModelPool,
+    kind: Statistics,
+    cluster: Cluster,
 ) -> Store:
     """Return the store with references to one kind of statistics of every unit in it.
 
+    Where evaluators have GPUs each unit's task has a whole one: gradients take more than scoring.
+
     Raises StudyError for a unit whose training text is not in the corpus.
     """
-    task = ray.remote(num_cpus=1, max_retries=3)(gathered)
+    gpus = math.ceil(cluster.trial.gpus)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(gathered)
     references: dict[Member, Any] = {
-        member: task.remote(unit_sample(member, study, corpus, pool, kind))
+        member: task.remote(unit_sample(member, study, corpus, pool, kind, gpus))
         for member in store.references
         if member != SEED
     }

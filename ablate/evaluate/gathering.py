@@ -13,6 +13,7 @@ import torch
 
 from ablate.corpus import Corpus, TokenFile, read_tokens
 from ablate.errors import StudyError, WorkspaceError
+from ablate.evaluate.device import pick_device
 from ablate.merge import Statistics
 from ablate.merge.statistics import (
     Grams,
@@ -46,7 +47,7 @@ class Sample:
     start: int
     stop: int
     length: int
-    threads: int
+    gpus: int
     trust_remote_code: bool
 
     @property
@@ -66,9 +67,16 @@ class Sample:
 
 
 def unit_sample(
-    member: tuple[str, int], study: Study, corpus: Corpus, pool: ModelPool, kind: Statistics
+    member: tuple[str, int],
+    study: Study,
+    corpus: Corpus,
+    pool: ModelPool,
+    kind: Statistics,
+    gpus: int = 0,
 ) -> Sample:
     """Return one unit's model and the part of its text from which its statistics are gathered.
+
+    The model runs on a GPU where one of `gpus` is there, else on one CPU thread.
 
     Raises StudyError for a unit whose training text is not in the corpus.
     """
@@ -92,7 +100,7 @@ def unit_sample(
         start=start,
         stop=stop,
         length=length,
-        threads=1,
+        gpus=gpus,
         trust_remote_code=study.model.trust_remote_code,
     )
 
@@ -118,7 +126,7 @@ def gathered(sample: Sample) -> torch.Tensor | Grams:
 
 
 def _gather(sample: Sample) -> torch.Tensor | Grams:
-    torch.set_num_threads(sample.threads)
+    torch.set_num_threads(1)
     fetched(sample.root / sample.file.path)
     tokens = read_tokens(sample.root, sample.file, sample.start, sample.stop)
     sequences = len(tokens) // sample.length
@@ -126,7 +134,7 @@ def _gather(sample: Sample) -> torch.Tensor | Grams:
     folder = sample.root / sample.folder
     model = load_model(folder, trust_remote_code=sample.trust_remote_code)
     layout = layout_of(model)
-    flat = bind(model, layout, torch.float32)
+    flat = bind(model, layout, torch.float32, pick_device(sample.gpus))
     flat.copy_(torch.from_numpy(load_flat(folder, layout, digest=sample.model_digest).copy()))
     gather = fisher_diagonal if sample.kind == "fisher" else gram_matrices
     return gather(model.eval(), layout, rows.view(sequences, sample.length))

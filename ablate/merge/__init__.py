@@ -25,7 +25,7 @@ import hashlib
 import inspect
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -155,6 +155,12 @@ def merge_method(name: str) -> Method:
     """
     found = resolve(name, METHODS, WHERE)
     return found if isinstance(found, Method) else Method(function=found)
+
+
+def statistics_kinds(methods: Iterable[str]) -> list[Statistics]:
+    """Return what merges by these methods ask of each member, sorted."""
+    kinds = {merge_method(name).statistics for name in methods}
+    return sorted(kind for kind in kinds if kind is not None)
 
 
 @cache

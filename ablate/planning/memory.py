@@ -33,6 +33,9 @@ DEVICE_RESERVE = 1.5e9
 HEAD_TILE_BYTES = 256e6
 """At most, of an evaluator's logits: they are made in tiles."""
 
+STATISTICS_PER_PARAMETER = {"fisher": 4.0, "regmean": 3.4}
+"""Bytes of the object store for each unit: one float32 each, one Gram matrix per distinct input of
+Llama's linear layers."""
 PREPARED_PER_PARAMETER = {"regmean": 4.0, "dare": 1 / 8}
 """Bytes that an evaluator keeps of each member by merge method: Gram products, a bit of what is
 dropped. Others keep next to nothing."""
@@ -62,7 +65,7 @@ def memory_of(
 ) -> Memory:
     """Return what a node must hold in each stage, beside what it has."""
     shape = work.model
-    pool = float(POOL_BYTES * shape.parameters * (work.units + 1))
+    pool = pool_bytes(work)
     device, host = _worker(study, cluster, shape)
     evaluator = _evaluator(study, cluster, shape, work)
     whole = POOL_BYTES * shape.parameters  # while it is read, and while it is published
@@ -83,6 +86,12 @@ def memory_of(
         node=hardware.memory,
         gpu=hardware.gpu_memory,
     )
+
+
+def pool_bytes(work: Work) -> float:
+    """Return the bytes of the seed, all units and what merges ask of each in the object store."""
+    each = POOL_BYTES + sum(STATISTICS_PER_PARAMETER[kind] for kind in work.statistics)
+    return work.model.parameters * (POOL_BYTES + each * work.units)
 
 
 def _worker(study: Study, cluster: Cluster, shape: ModelShape) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ablate.planning.hardware import Hardware
@@ -40,6 +41,12 @@ def places_of(cluster: Cluster, hardware: Hardware) -> Places:
         gpu_training=train.gpus_per_worker > 0,
         gpu_scoring=trial.gpus > 0,
     )
+
+
+def gathering_places(cluster: Cluster, hardware: Hardware) -> int:
+    """Return how many tasks gather statistics at once: one CPU each, a whole GPU as well, or none."""
+    gpus = math.ceil(cluster.trial.gpus)
+    return max(1, hardware.nodes * _per_node(hardware, 1, gpus))
 
 
 def _per_node(hardware: Hardware, cpus: float, gpus: float) -> int:

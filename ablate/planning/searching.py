@@ -7,6 +7,13 @@ import math
 from ablate.evaluate.scorer import GRADIENT_BYTES
 from ablate.planning.machine import scoring_flops, training_flops
 from ablate.planning.memory import POOL_BYTES
+from ablate.planning.merging import (
+    linear_seconds,
+    mean_merge_seconds,
+    preparing_seconds,
+    reading_seconds,
+    statistics_seconds,
+)
 from ablate.planning.proposals import ensemble_seconds, proposal_seconds, ranking_seconds
 from ablate.planning.setting import EVALUATOR_START, Setting, Stage, makespan
 from ablate.search.candidates import ENSEMBLE
@@ -25,13 +32,16 @@ def search_stage(setting: Setting) -> Stage:
     # No mixture is proposed before every unit is scored.
     begin = scoring_start(setting, work.units + 1) + scoring_seconds(setting, work.units + 1)
     begin += ranking_seconds(work) / setting.hardware.start_share
+    gathering = statistics_seconds(setting)
     if setting.study.search.merge.method == ENSEMBLE:
         seconds, basis = _ensembles(setting)
     else:
         seconds, basis = _merges(setting)
+    if work.statistics:
+        basis += f"; {', '.join(work.statistics)} of every unit {gathering:.2g} s"
     return Stage(
         name="search",
-        seconds=begin + seconds,
+        seconds=begin + gathering + seconds,
         basis=f"{basis}; {setting.hardware.basis['scoring']}",
     )
 
@@ -45,7 +55,7 @@ def _merges(setting: Setting) -> tuple[float, str]:
     work, evaluators = setting.work, setting.places.evaluators
     merges = len(setting.study.search.merge.methods)
     used = min(evaluators, work.open_at_once * merges)
-    merge = merge_seconds(setting, work.members, used)
+    merge = mean_merge_seconds(setting, work.members, used)
     slopes = slope_seconds(setting, used) if work.sloped else 0.0
     trial = merge + slopes + evaluation_seconds(setting) + TRIAL_CEREMONY
     proposal = proposal_seconds(work) / setting.hardware.start_share
@@ -61,7 +71,7 @@ def _merges(setting: Setting) -> tuple[float, str]:
         basis += f"; {work.algorithm} has {work.open_at_once:,} open at once"
     if proposal and driver > merges * trial / used:
         basis += f"; {work.algorithm} takes the driver {proposal:.2g} s for each"
-    return work.trials * max(waiting, driver), basis
+    return preparing_seconds(setting, used) + work.trials * max(waiting, driver), basis
 
 
 def _ensembles(setting: Setting) -> tuple[float, str]:
@@ -77,7 +87,7 @@ def _ensembles(setting: Setting) -> tuple[float, str]:
 def scoring_seconds(setting: Setting, models: int) -> float:
     """Return the seconds until so many single models are scored, none of them proposed."""
     evaluators = setting.places.evaluators
-    each = merge_seconds(setting, 1, min(models, evaluators)) + evaluation_seconds(setting)
+    each = linear_seconds(setting, 1, min(models, evaluators)) + evaluation_seconds(setting)
     return max(makespan([each + TRIAL_CEREMONY] * models, evaluators), models * DRIVER_SECONDS)
 
 
@@ -85,12 +95,6 @@ def evaluation_seconds(setting: Setting) -> float:
     """Return the seconds of one evaluator to score the texts of the study with one model."""
     flops = scoring_flops(setting.work.model, setting.study.evaluation_length)
     return setting.work.evaluated_tokens * flops / setting.hardware.scoring
-
-
-def merge_seconds(setting: Setting, members: float, used: int) -> float:
-    """Return the seconds of a linear merge while `used` evaluators merge at once."""
-    size = POOL_BYTES * setting.work.model.parameters
-    return _reading(setting, members, used) + size / _memory_rate(setting, used)
 
 
 def slope_seconds(setting: Setting, used: int) -> float:
@@ -104,30 +108,7 @@ def slope_seconds(setting: Setting, used: int) -> float:
     tokens = work.sloped_domains * study.evaluate.tokens_per_domain
     together = max(1, GRADIENT_BYTES // (POOL_BYTES * work.model.parameters))
     read = math.ceil(work.sloped_domains / together) * (work.units + 1)
-    return tokens * flops / setting.hardware.scoring + _reading(setting, read, used)
-
-
-def _reading(setting: Setting, models: float, used: int) -> float:
-    """Return the seconds to read so many models: from memory, or disk as far as the pool spills."""
-    memory = setting.memory
-    size = models * POOL_BYTES * setting.work.model.parameters
-    spilled = size * memory.spilled / memory.pool
-    disk = setting.hardware.storage / _beside(setting, used)
-    return size / _memory_rate(setting, used) + spilled / disk
-
-
-def _memory_rate(setting: Setting, used: int) -> float:
-    """Return the bytes a second that one evaluator reads; on a GPU they pass through its link."""
-    hardware = setting.hardware
-    rate = hardware.merging / _beside(setting, used)
-    if setting.places.gpu_scoring:
-        return min(rate, hardware.gpu_link * setting.cluster.trial.gpus)
-    return rate
-
-
-def _beside(setting: Setting, used: int) -> int:
-    """Return how many evaluators share a node's memory, where Ray puts those used on few nodes."""
-    return max(1, min(used, setting.places.evaluators_per_node))
+    return tokens * flops / setting.hardware.scoring + reading_seconds(setting, read, used)
 
 
 def scoring_start(setting: Setting, models: int) -> float:

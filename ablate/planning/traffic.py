@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablate.planning.memory import POOL_BYTES, STATE_BYTES, zero_stage
+from ablate.planning.memory import POOL_BYTES, STATE_BYTES, pool_bytes, zero_stage
 from ablate.planning.places import Places
 from ablate.planning.work import Work
 from ablate.resources import Cluster
@@ -44,15 +44,14 @@ def traffic_of(
     step = step_bytes(study, cluster, work.model.parameters)
     sent = step * workers * (tokens / study.train.batch_tokens)
     state = sum(STATE_BYTES[study.train.precision]) * work.model.parameters
-    pool = whole * (work.units + 1)
     return Traffic(
         step=step,
         workers=sent,
         workers_between_nodes=sent * places.nodes_per_run / workers
         if places.nodes_per_run > 1
         else 0.0,
-        pool=pool * (nodes - 1),
-        read=whole * (runs * workers + places.evaluators) + pool,
+        pool=pool_bytes(work) * (nodes - 1),
+        read=whole * (runs * workers + places.evaluators + work.units + 1),
         written=whole * runs + state * resume_points,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.corpus import Corpus
 from ablate.imports import check_imports
+from ablate.merge import Statistics, statistics_kinds
 from ablate.models.build import ModelShape, model_shape
 from ablate.planning.mixtures import (
     mean_members,
@@ -45,7 +46,8 @@ class Work:
     `unit_runs` are the tokens of each run that is trained. `members` is the mean number of units in
     a mixture of the search's space, `scored` the models that it scores: merges, units and the seed;
     of `sloped` merges the gradient is taken too, on `sloped_domains`. At most `open_at_once`
-    mixtures wait for their values, proposed over `searched_names` partitions or groups.
+    mixtures wait for their values, proposed over `searched_names` partitions or groups; their merges
+    ask for `statistics` of every unit.
     `validation_passes` are the models that `validate` runs over the evaluated text,
     `validation_rounds` the trainings that wait for each other.
     """
@@ -68,6 +70,7 @@ class Work:
     sloped_domains: int
     open_at_once: int
     searched_names: int
+    statistics: tuple[Statistics, ...]
     algorithm: str
     why: str
     domains: int
@@ -137,7 +140,8 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
     evaluated = domains * study.evaluate.tokens_per_domain
     members, parameters = mean_members(space, units), shape.parameters
     merged = 0 if study.search.merge.method == ENSEMBLE else trials
-    scored = merged * len(study.search.merge.methods) + sum(units.values()) + 1
+    methods = [each.method for each in study.search.merge.methods]
+    scored = merged * len(methods) + sum(units.values()) + 1
     sloped = merged if getattr(ALGORITHMS.get(algorithm), "wants_gradient", False) else 0
     searched = searched_names(study, algorithm, units)
     validation = validation_of(study, space, parts, units, members)
@@ -163,6 +167,7 @@ def work_of(study: Study, *, cluster: Cluster | None = None, corpus: Corpus | No
         sloped_domains=len(weights),
         open_at_once=open_at_once(study, algorithm, trials, searched),
         searched_names=searched,
+        statistics=tuple(statistics_kinds(name for name in methods if name != ENSEMBLE)),
         algorithm=algorithm,
         why=why,
         domains=domains,

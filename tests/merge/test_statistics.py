@@ -44,6 +44,24 @@ def test_the_fisher_diagonal_is_the_mean_squared_gradient(family: str) -> None:
     assert torch.allclose(got.double(), exact, rtol=1e-3, atol=float(exact.max()) * 1e-7)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_device_gathers_what_the_cpu_does(family: str) -> None:
+    found: list[tuple[torch.Tensor, Grams]] = []
+    for device in ("cpu", "cuda"):
+        model = small_model(family)
+        layout = layout_of(model)
+        bind(model, layout, torch.float32, device)
+        tokens = words(3, sequences=3)
+        fisher, grams = fisher_diagonal(model, layout, tokens), gram_matrices(model, layout, tokens)
+        assert fisher.device.type == "cpu"
+        found.append((fisher, grams))
+    (fisher, grams), (on_device, device_grams) = found
+    assert torch.allclose(fisher, on_device, rtol=1e-3, atol=float(fisher.max()) * 1e-5)
+    for name, matrix in grams.matrices.items():
+        assert torch.allclose(matrix, device_grams.matrices[name], rtol=1e-3, atol=1e-5)
+
+
 def test_a_model_is_left_as_it_was() -> None:
     model = small_model("llama")
     layout = layout_of(model)

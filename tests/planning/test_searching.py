@@ -9,6 +9,7 @@ import pytest
 from wide_study import PARTITIONS, wide_study, write_texts
 
 from ablate.planning.forecast import forecast_of
+from ablate.planning.memory import pool_bytes
 from ablate.planning.mixtures import mean_members
 from ablate.planning.setting import GROUP_START, Stage
 from ablate.planning.work import Work, work_of
@@ -141,3 +142,25 @@ def test_members_are_those_of_mixtures_within_the_limit() -> None:
     assert mean_members(make_space(SpaceSettings(max_tokens=1), facts, "micro"), units) == 1
     pairs = make_space(SpaceSettings(min_size=2, max_size=2), facts, "micro")
     assert mean_members(pairs, units) == 2
+
+
+def test_merges_take_what_their_methods_read_compute_and_gather(texts: Path) -> None:
+    by_method = {
+        name: seconds(texts, {"merge": {"method": name}})
+        for name in ("linear", "task_arithmetic", "dare", "ties", "fisher", "regmean")
+    }
+    assert by_method["linear"] == by_method["task_arithmetic"] < by_method["dare"]
+    assert by_method["dare"] < by_method["ties"] and by_method["linear"] < by_method["regmean"]
+    work, stages = planned(study(texts, {"merge": {"alternatives": [{"method": "fisher"}]}}))
+    assert work.statistics == ("fisher",) and "fisher of every unit" in stages["search"].basis
+    # Each unit's task has a whole GPU: twice the nodes, half the time, but for starts.
+    fisher = {"merge": {"method": "fisher"}, "trials": 1}
+    assert seconds(texts, fisher, 1) > 1.3 * seconds(texts, fisher, 2)
+
+
+def test_what_is_gathered_is_in_the_pool(texts: Path) -> None:
+    plain, _ = planned(study(texts, {}))
+    fisher, _ = planned(study(texts, {"merge": {"method": "fisher"}}))
+    size = plain.model.parameters
+    assert pool_bytes(plain) == 4 * size * (plain.units + 1)
+    assert pool_bytes(fisher) == 4 * size * (2 * plain.units + 1)

@@ -21,7 +21,8 @@ def fisher_diagonal(model: PreTrainedModel, layout: Layout, tokens: torch.Tensor
     backward pass each) and never of a batch's mean gradient, which vanishes where sequences
     disagree. Labels are the tokens themselves ("empirical" Fisher): no sampling, no random seed.
 
-    The model is left as it was. Memory: the gradients and the activations of one sequence.
+    The model is left as it was. Memory: the gradients and the activations of one sequence; the sum
+    is on the model's device where that leaves half of its memory, else on the CPU.
 
     Raises ValueError when `tokens` has another shape. Source: Matena and Raffel,
     arXiv 2111.09832, section 2 (per-example squared gradients).
@@ -30,7 +31,9 @@ def fisher_diagonal(model: PreTrainedModel, layout: Layout, tokens: torch.Tensor
         raise ValueError(f"tokens must be [sequences, length >= 2], got {list(tokens.shape)}")
     entries = {entry.name: entry for entry in layout.entries}
     named = [(name, tensor) for name, tensor in model.named_parameters() if name in entries]
-    total = torch.zeros(layout.numel, dtype=torch.float32)
+    total = torch.zeros(
+        layout.numel, dtype=torch.float32, device=_place(named[0][1].device, layout)
+    )
     with _differentiable([tensor for _, tensor in named]), torch.enable_grad():
         for sequence in tokens:
             loss = _loss(model, sequence[None].to(named[0][1].device))
@@ -39,9 +42,16 @@ def fisher_diagonal(model: PreTrainedModel, layout: Layout, tokens: torch.Tensor
                 if slope is not None:
                     entry = entries[name]
                     part = total[entry.offset : entry.offset + entry.numel]
-                    flat = slope.detach().flatten().float().cpu()
+                    flat = slope.detach().flatten().float().to(total.device)
                     part.addcmul_(flat, flat)
-    return total.div_(tokens.shape[0])
+    return total.div_(tokens.shape[0]).cpu()
+
+
+def _place(device: torch.device, layout: Layout) -> torch.device:
+    """Return where the sum is kept: gradients and activations need the device's memory first."""
+    if device.type == "cuda" and 8 * layout.numel > torch.cuda.mem_get_info(device)[0] / 2:
+        return torch.device("cpu")
+    return device
 
 
 def _loss(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
