@@ -10,7 +10,7 @@ import torch
 
 from ablate.errors import StudyError
 from ablate.evaluate.scorer import merge_inputs
-from ablate.export import CHECKPOINT, Answer, Member, write_export
+from ablate.export import CHECKPOINT, MERGES, Answer, Member, write_export
 from ablate.here import read_merge
 from ablate.merge import merge_method, run_method
 from ablate.mixture import Mixture
@@ -49,10 +49,11 @@ def export_mixture(
     standing = current_standing(study, study.open_workspace())
     candidate = _candidate(standing, name)
     unmerged = candidate.method == ENSEMBLE and kind in (CHECKPOINT, "mergekit")
-    if unmerged or (candidate.method != "linear" and kind == "mergekit"):
-        what = "no model at all" if unmerged else "not written as mergekit's"
+    if unmerged or (candidate.method not in MERGES and kind == "mergekit"):
+        what = "no model at all" if unmerged else "not one of mergekit's"
+        needed = "parameters" if kind == CHECKPOINT else f"parameters by {', '.join(MERGES)}"
         raise StudyError(
-            f"a mixture must be merged by linear to be exported as {kind}, got "
+            f"a mixture must be merged in its {needed} to be exported as {kind}, got "
             f"'{candidate.merge}', which is {what}; set search.merge.method=linear, or export its "
             f"weights{'' if unmerged else ' or a checkpoint'}"
         )

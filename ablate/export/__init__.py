@@ -13,7 +13,7 @@ from ablate.errors import StudyError, did_you_mean
 from ablate.export.answer import Answer, Member, apportion, epochs, shares
 from ablate.export.checkpoint import MakeMerge, provenance, write_checkpoint
 from ablate.export.megatron import megatron_blend
-from ablate.export.mergekit import mergekit_yaml
+from ablate.export.mergekit import MERGES, mergekit_yaml
 from ablate.export.olmo_core import olmo_core_yaml
 from ablate.export.weights import weights_json, weights_yaml
 from ablate.models.checkpoint import TRAINING, intact_digest
@@ -99,6 +99,7 @@ def _in_the_way(path: Path) -> StudyError:
 
 __all__ = [
     "FORMATS",
+    "MERGES",
     "TEXTS",
     "Answer",
     "Member",

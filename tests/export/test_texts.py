@@ -106,6 +106,30 @@ def test_mergekit_adds_scaled_deltas_to_the_seed() -> None:
     assert [m["parameters"]["weight"] for m in tree["models"]] == pytest.approx([0.5] * 3)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "wanted"),
+    [
+        ("ties", {}, {"normalize": True, "density": 0.2, "lambda": 1.0}),
+        (
+            "ties",
+            {"density": 0.5, "scale": 2.0},
+            {"normalize": True, "density": 0.5, "lambda": 2.0},
+        ),
+        ("task_arithmetic", {"scale": 3.0}, {"normalize": False, "lambda": 3.0}),
+    ],
+)
+def test_mergekit_merges_on_the_seed_as_ablate_does(
+    method: str, options: dict[str, float], wanted: dict[str, float]
+) -> None:
+    asked = replace(answer(["law", "math, pure"]), method=method, options=tuple(options.items()))
+    tree = yaml.safe_load(mergekit_yaml(asked))
+    assert (tree["merge_method"], tree["base_model"]) == (method, "models/seed")
+    assert [m["parameters"]["weight"] for m in tree["models"]] == [1 / 3] * 3
+    assert tree["parameters"] == wanted
+    with pytest.raises(ValueError, match="got dare"):
+        mergekit_yaml(replace(asked, method="dare"))
+
+
 def test_mergekit_paths_with_plus_and_at_are_not_loras() -> None:
     asked = answer(["law"])
     members = tuple(replace(m, folder=Path("a+b@c")) for m in asked.members)
