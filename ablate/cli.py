@@ -115,13 +115,17 @@ def _failed(error: Exception) -> int:
     # Typer carries its own copy of click; its errors of usage know how to say themselves.
     usage = getattr(error, "format_message", None)
     if usage is not None:
-        return _say(f"{' '.join(usage().split())}; see `ablate --help`", EXIT_USER)
+        said = " ".join(usage().split()).replace("Value error, ", "")
+        return _say(f"{said}; see `ablate --help`", EXIT_USER)
     if isinstance(error, RunError):
         return _say(str(error), EXIT_BUG)
     if isinstance(error, OSError) and error.errno in (*MACHINE_ERRORS, *PLACE_ERRORS):
         place = f" at {error.filename}" if error.filename else ""
         code = EXIT_BUG if error.errno in MACHINE_ERRORS else EXIT_USER
-        return _say(f"a file could not be used{place}: {error.strerror}; nothing is lost", code)
+        remedy = "" if code == EXIT_BUG else "; name another place"
+        return _say(
+            f"a file could not be used{place}: {error.strerror}{remedy}; nothing is lost", code
+        )
     print(visible(without_secrets(traceback.format_exc())), file=sys.stderr, end="", flush=True)
     return EXIT_BUG
 

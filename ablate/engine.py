@@ -45,8 +45,9 @@ from ablate.search.table import Trial, write_table
 from ablate.stage_log import logged
 from ablate.standing import Standing, current_standing, frame_of, space_of, standing_of, text_of
 from ablate.study import Study, load_study, to_yaml
+from ablate.train.deepspeed_config import check_stage
 from ablate.train.job import TrainingJob
-from ablate.train.recipe import unit_recipe
+from ablate.train.recipe import check_batch, trained_recipe, unit_recipe
 from ablate.train.stages import seed_job, unit_jobs
 from ablate.validate.agreement import Agreement
 from ablate.validating import validate_study
@@ -211,6 +212,10 @@ def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     check_search(study)
     check_imports(study)
+    if not workspace.pool_json.exists():
+        # What will not train is refused before hours go into its corpus.
+        check_stage(cluster.deepspeed)
+        check_batch(trained_recipe(study, study.train.batch_tokens), cluster.train)
     corpus = _prepare(study, workspace, cluster)
     _check_question(study, corpus)
     first = seed_job(study, corpus, workspace)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ablate.corpus import PartitionInfo
 from ablate.errors import StudyError
 from ablate.evaluate.scorer import merge_inputs
 from ablate.export import CHECKPOINT, MERGES, Answer, Member, write_export
@@ -20,7 +22,7 @@ from ablate.search.candidates import ENSEMBLE, Candidate, mixture_candidate
 from ablate.search.journal import Journal
 from ablate.settings import parse_number
 from ablate.standing import Standing, current_standing
-from ablate.study import Study
+from ablate.study import Source, Study
 
 
 def named_mixture(study: Study, name: str) -> Mixture:
@@ -80,7 +82,11 @@ def _candidate(standing: Standing, name: str) -> Candidate:
     """Return what `name` means as it was scored: a rank has its own merge, others the study's."""
     units = standing.pool.units_of()
     head, _, rank = name.strip().partition(":")
-    if name.strip() not in units and head == "best" and (not rank or rank.isdigit()):
+    if name.strip() not in units and head == "best":
+        if rank and not (rank.isdecimal() and int(rank)):
+            raise StudyError(
+                f"a rank must be a whole number from 1 on, got '{name.strip()}'; best is best:1"
+            )
         board = standing.leaderboard(Journal(standing.workspace.journal), ensembles=False)
         return (board.ranked(int(rank)) if rank else board.best).candidate
     merge = standing.study.search.merge
@@ -92,17 +98,16 @@ def _answer(standing: Standing, candidate: Candidate, tokens: str | None) -> Ans
     study, root, pool = standing.study, standing.workspace.root, standing.pool
     mixture = candidate.mixture
     assert mixture is not None
-    sources: dict[str, tuple[str, ...]] = {}
-    for name in mixture.partitions:
-        sources[name] = tuple(
-            source.path
-            for source in study.corpus.sources
-            if source.partition == name or source.partition_by is not None
-        )
+    partitions = standing.corpus.partitions
+    sources = {
+        name: _source_paths(partitions[name], study.corpus.sources)
+        for name in mixture.partitions
+        if name in partitions
+    }
     return Answer(
         mixture=mixture,
         units=pool.units_of(),
-        available_tokens={n: info.tokens for n, info in standing.corpus.partitions.items()},
+        available_tokens={n: info.tokens for n, info in partitions.items()},
         sources=sources,
         members=tuple(
             Member(
@@ -123,6 +128,13 @@ def _answer(standing: Standing, candidate: Candidate, tokens: str | None) -> Ans
         options=candidate.options,
         target_tokens=None if tokens is None else _budget(tokens),
     )
+
+
+def _source_paths(info: PartitionInfo, sources: Sequence[Source]) -> tuple[str, ...]:
+    """Return the paths of a partition's sources, as the corpus knows them or by its name."""
+    if info.sources:
+        return tuple(sources[place].path for place in info.sources if place < len(sources))
+    return tuple(source.path for source in sources if source.partition == info.name)
 
 
 def _budget(text: str) -> int:

@@ -93,8 +93,9 @@ def imported_units(
                     f"units.{partition} must name checkpoint folders, got {folder}; no such folder"
                 )
             _same_tokenizer(path, seed_folder)
-            load_flat(path, layout)
-            digest = checkpoint_digest(path)
+            known = (read_training(path) or {}).get("digest")
+            load_flat(path, layout, digest=known)
+            digest = known or checkpoint_digest(path)
             found.append(
                 UnitModel(
                     partition=partition,

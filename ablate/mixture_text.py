@@ -11,7 +11,7 @@ import yaml
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.mixture import Mixture, member_mixture
-from ablate.settings import MAX_FILE_BYTES, parse_yaml
+from ablate.settings import MAX_FILE_BYTES, parse_yaml, shortened
 from ablate.workspace import read_small
 
 MOST = 1e15
@@ -106,16 +106,18 @@ def read_weights(path: Path) -> Mixture:
         ) from error
     if isinstance(tree, dict) and isinstance(tree.get("weights"), dict):
         tree = tree["weights"]
-    if not isinstance(tree, dict) or not all(_is_number(value) for value in tree.values()):
-        raise StudyError(
-            f"a file of weights must map partitions to numbers, got {path} with something else; "
-            'write {"partition": share, ...}'
-        )
+    entries = tree.items() if isinstance(tree, dict) else [("all of it", tree)]
+    for name, value in entries:
+        if not isinstance(tree, dict) or not _is_number(value):
+            raise StudyError(
+                f"a file of weights must map partitions to numbers, got {shortened(value)} for "
+                f'{name} in {path}; write {{"partition": share, ...}}'
+            )
     large = [name for name, value in tree.items() if abs(value) > MOST]
     if large:
         raise StudyError(
-            f"weights must be at most {MOST:g}, got more for partition '{large[0]}' in {path}; give "
-            "each partition a share such as 0.25"
+            f"weights must be at most {MOST:g}, got more for partition '{large[0]}' in {path}; "
+            "give each partition a share such as 0.25"
         )
     return Mixture.of({str(name): float(value) for name, value in tree.items()})
 

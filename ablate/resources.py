@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ablate.errors import StudyError
+from ablate.errors import StudyError, did_you_mean
 from ablate.harmless import without_secrets
 from ablate.settings import (
     MAX_FILE_BYTES,
@@ -32,6 +32,17 @@ RESULT_KEYS = frozenset(
         "optimizer", "prescale_gradients", "gradient_predivide_factor", "scheduler",
         "sparse_attention", "train_batch_size", "train_micro_batch_size_per_gpu",
         "compression_training", "data_efficiency", "curriculum_learning", "progressive_layer_drop",
+        "communication_data_type", "seq_parallel_communication_data_type", "torch_autocast",
+        "gradient_allreduce_op", "elasticity", "eigenvalue", "quantize_training",
+    }
+)  # fmt: skip
+PLACEMENT_KEYS = frozenset(
+    {
+        "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
+        "activation_checkpointing", "aio", "checkpoint", "comms_logger", "compile", "csv_monitor",
+        "comet", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler",
+        "log_level", "memory_breakdown", "nebula", "steps_per_print", "tensorboard", "timers",
+        "wall_clock_breakdown", "wandb",
     }
 )  # fmt: skip
 LOGIN = re.compile(r"[^/\s]*@")  # in an address without its scheme
@@ -207,6 +218,11 @@ class Cluster(Settings):
             raise ValueError(
                 f"deepspeed must hold placement only, got {wrong}: such settings change results "
                 "and belong to the study's train section"
+            )
+        for key in sorted(set(self.deepspeed) - PLACEMENT_KEYS):
+            raise ValueError(
+                f"deepspeed.{key} must be a key of DeepSpeed's configuration, got '{key}'; "
+                f"{did_you_mean(key, PLACEMENT_KEYS)}"
             )
         return self
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.harmless import NAME_LENGTH, is_name, without_secrets
@@ -32,8 +34,25 @@ def _seen(value: str) -> str:
 
 def shortened(value: Any) -> str:
     """Return how a value reads in a message: at most 60 characters, no secrets."""
-    text = without_secrets(repr(value))
+    text = without_secrets(str(value) if isinstance(value, date) else repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+WORDS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must hold keys and values",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list",
+    "model_type": "must hold keys and values",
+    "string_type": "must be text (in quotes where YAML reads something else)",
+    "tuple_type": "must be a list",
+}
+"""What pydantic says in Python's terms, by its type of error."""
 
 
 class Settings(BaseModel):
@@ -106,16 +125,40 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping of a YAML file; raise StudyError with file and line when it is none."""
     if not path.is_file():
-        raise StudyError(f"a YAML file must exist at {path}, got nothing; see `ablate init DIR`")
+        got = "a folder" if path.is_dir() else "no file" if path.exists() else "nothing"
+        raise StudyError(f"a YAML file must exist at {path}, got {got}; see `ablate init DIR`")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise StudyError(f"{path} must be a YAML file of at most 4 MiB; is it a data file?")
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise StudyError(
+            f"{path} must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in line {line}; "
+            "save it as UTF-8"
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise StudyError(f"{path} must be YAML: {error}; mend that line") from error
+        raise StudyError(f"{path} must be YAML: {_yaml_words(error)}; mend that line") from error
     if not isinstance(value, dict):
-        raise StudyError(f"{path} must hold keys and values, got {type(value).__name__}")
+        raise StudyError(
+            f"{path} must hold keys and values, got {_kind_words(value)}; see `ablate init DIR`"
+        )
     return value
+
+
+def _yaml_words(error: Exception) -> str:
+    """Return what is wrong and in which line, without a copy of the text around it."""
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return str(error)
+    said = " ".join(str(part) for part in (error.context, error.problem) if part)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}"
+
+
+def _kind_words(value: Any) -> str:
+    if value is None:
+        return "an empty file"
+    return "a list" if isinstance(value, list) else f"the plain value {shortened(value)}"
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -127,7 +170,9 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         try:
             value = parse_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise StudyError(f"override {key} must be YAML, got '{text}': {error}") from error
+            raise StudyError(
+                f"override {key} must be YAML, got '{text}': {_yaml_words(error)}; put it in quotes"
+            ) from error
         _set(tree, key.split("."), value, token)
     return tree
 
@@ -174,10 +219,11 @@ def _problem(model: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"{place} must be given"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    message = message[0].lower() + message[1:]
-    if item["type"] == "value_error":
+    message = WORDS.get(item["type"], message[0].lower() + message[1:])
+    message = message.replace("should be", "must be", 1).replace("should have", "must have", 1)
+    if item["type"] == "value_error" and not message.startswith("must "):
         return f"{place}: {message}" if place else message
-    return f"{place} {message}, got {got}"
+    return f"{place} {message}" + ("" if "got " in message else f", got {got}")
 
 
 def _is_union_tag(part: Any) -> bool:
@@ -191,9 +237,15 @@ def _keys_at(model: Any, path: Iterable[Any]) -> list[str]:
     for part in path:
         if isinstance(part, int) or _is_union_tag(part):
             continue
-        found = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        found = [keys[part].annotation for m in models if part in (keys := _fields(m))]
+        # What is no key of theirs is one of a table of them.
         models = [inner for annotation in found for inner in _models(annotation)] or models
-    return sorted({key for m in models for key in m.model_fields})
+    return sorted({key for m in models for key in _fields(m)})
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return fields by their keys in files: the alias, where Python has the word itself."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

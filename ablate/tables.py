@@ -282,13 +282,13 @@ def _raced(board: Leaderboard) -> str:
 
 def _agreement(board: Leaderboard) -> str:
     """Return what the ensemble column is, and how alike it ranks."""
-    agreement = board.ensemble_agreement
-    if agreement is None or board.merges == (ENSEMBLE,):
+    if board.merges == (ENSEMBLE,) or not any(map(board.ensemble_of, board.mixtures)):
         return ""
-    return (
-        "\n'ensemble' averages the units' token probabilities instead of their parameters; within "
-        f"a size it ranks like the merge with Spearman {agreement:.2f}."
-    )
+    what = "\n'ensemble' averages the units' token probabilities instead of their parameters"
+    agreement = board.ensemble_agreement
+    if agreement is None:
+        return f"{what}."
+    return f"{what}; within a size it ranks like the merge with Spearman {agreement:.2f}."
 
 
 def _beats(row: Trial) -> bool:

@@ -196,9 +196,10 @@ class JobServer:
         except (requests.JSONDecodeError, KeyError) as error:
             raise StudyError(_no_job_server(self.address)) from error
         except (requests.ConnectionError, requests.Timeout, ConnectionError) as error:
+            refused = "refused" in str(error)
+            got = "a refused connection" if refused else f"none within {CONTACT_SECONDS:.0f} s"
             raise Unreachable(
-                f"a Ray job server must answer at {self.address}, got none within "
-                f"{CONTACT_SECONDS:.0f} s; start one with `ray start --head` (its dashboard port, "
+                f"a Ray job server must answer at {self.address}, got {got}; start one with `ray start --head` (its dashboard port, "
                 "8265 unless --dashboard-port says otherwise), or mend --address"
             ) from error
         except requests.RequestException as error:

@@ -212,6 +212,10 @@ class _Lanes:
         elif now - self._idle_since > PATIENCE_SECONDS:
             self._idle_since = now
             there, total = ray.available_resources(), ray.cluster_resources()
+            workers = self._cluster.train.workers_per_run
+            if all(there.get(kind, 0.0) >= workers * size for kind, size in self._bundle.items()):
+                note("training waits for its workers to start; resources are free")
+                return
             free = ", ".join(
                 f"{there.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}s"
                 for kind in self._bundle

@@ -149,20 +149,25 @@ def _held(path: str, held: list[str], rest: Iterator[tuple[int, str]]) -> list[s
 
 def _array_rows(path: str, lines: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the objects of a file that is one JSON array; it is held in memory."""
-    for number, row in enumerate(_parsed("\n".join(lines), path)):
+    what = "a file that begins with [ must be one JSON array"
+    for number, row in enumerate(_parsed("\n".join(lines), path, what)):
         place = f"{path}, entry {number}"
         if not isinstance(row, dict):
             raise CorpusError(f"entries must be JSON objects, got {type(row).__name__} in {place}")
         yield place, row
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str, place: str, what: str = "each line must be one JSON value") -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(
-            f"each line must be one JSON value, got {error} in {place}; mend or remove it"
-        ) from error
+    except json.JSONDecodeError as error:
+        at = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
+        got = f"{error.msg[:1].lower()}{error.msg[1:]} at {at}"
+    except ValueError:
+        got = "a whole number of thousands of digits"
+    except RecursionError:
+        got = "values nested too deeply"
+    raise CorpusError(f"{what}, got {got} in {place}; mend or remove it")
 
 
 def _lines(path: str, sample_by: SampleBy) -> Iterator[str]:

@@ -33,7 +33,7 @@ def make(making: Making, inputs: dict[str, Any]) -> Corpus:
     evaluated = evaluate_texts(making, choices, cuts, tokenizer, protected)
     trains = pack_sources(making, cuts, sizes, tokenizer)
     partitions = {
-        name: _partition(name, cuts, choices, sizes[name], trains, evaluated)
+        name: _partition(making, name, cuts, choices, sizes[name], trains, evaluated)
         for name in sorted(sizes)
     }
     domains = {
@@ -66,6 +66,7 @@ def _require_text(choices: Mapping[Stream, StreamChoice]) -> None:
 
 
 def _partition(
+    making: Making,
     name: str,
     cuts: Mapping[Stream, TrainCut],
     choices: Mapping[Stream, StreamChoice],
@@ -90,7 +91,14 @@ def _partition(
         heldout_documents=heldout.kept if heldout else 0,
         heldout_dropped=heldout.dropped if heldout else 0,
         train=_file(slug(name), found, trains[stream]),
+        sources=_sources(making, choices[stream]),
     )
+
+
+def _sources(making: Making, choice: StreamChoice) -> tuple[int, ...]:
+    """Return the places of the study's sources that a stream has documents of."""
+    found = {making.pieces[n].source for n, fates in choice.fates.items() if len(fates)}
+    return tuple(sorted(found))
 
 
 def _dropped(choice: StreamChoice, found: TrainCut) -> dict[str, int]:

@@ -45,9 +45,10 @@ def resolve(path: str, place: str) -> list[SourceFile]:
         return _of_glob(local, place)
     if may_be_hub_id(path):
         return [SourceFile(path=path, format="hub")]
-    raise CorpusError(
-        f"{place} must be a file, folder, glob or hub id, got {path}; nothing is there"
-    )
+    there = "a broken link" if Path(local).is_symlink() else "nothing is there"
+    if Path(local).exists():
+        there = "a pipe, socket or device: write its text to a file"
+    raise CorpusError(f"{place} must be a file, folder, glob or hub id, got {path}; {there}")
 
 
 def _in_folder(folder: str, place: str) -> list[SourceFile]:

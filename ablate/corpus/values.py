@@ -49,6 +49,8 @@ class PartitionInfo:
     `unit_tokens` and `unit_digests` have one entry per base unit (digests: SHA-256 of the token
     ids as little-endian uint32); `dropped` counts documents that were empty, not_text, duplicate
     or contaminated; `unchecked` counts those kept although they have too few words for an n-gram.
+    `sources` are the places in `corpus.sources` that its documents came from; () where an older
+    ablate made it.
     """
 
     name: str
@@ -65,6 +67,7 @@ class PartitionInfo:
     heldout_documents: int
     heldout_dropped: int
     train: TokenFile
+    sources: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

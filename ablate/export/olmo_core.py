@@ -37,7 +37,7 @@ def olmo_core_yaml(answer: Answer) -> str:
     lines = [_HEADER.rstrip()]
     if answer.target_tokens is not None:
         lines.append(f"# requested_tokens: {answer.target_tokens}")
-    for name in answer.mixture.partitions:
-        lines.append(" ".join(f"# {name}: {', '.join(answer.sources.get(name, ()))}".split()))
+    for name in filter(answer.sources.get, answer.mixture.partitions):
+        lines.append(" ".join(f"# {name}: {', '.join(answer.sources[name])}".split()))
     body = yaml.safe_dump({"sources": sources}, sort_keys=False, allow_unicode=True, width=1_000)
     return "\n".join(lines) + "\n" + body

@@ -282,3 +282,19 @@ def test_partitions_by_columns(tmp_path: Path) -> None:
     assert sorted(corpus.partitions) == ["law-2000", "law-2001", "math-2000", "math-2001"]
     total = sum(i.documents + i.heldout_documents for i in corpus.partitions.values())
     assert total == 120
+
+
+def test_each_partition_knows_the_source_of_its_documents(tmp_path: Path) -> None:
+    def source(name: str, *fields: str) -> str:
+        rows = [{"text": text, "field": field} for field in fields for text in texts(field, 40)]
+        return str(write_lines(tmp_path / f"{name}.jsonl", rows))
+
+    sources = [
+        {"path": source("named", "chat"), "partition": "chat"},
+        {"path": source("first", "law", "math"), "partition_by": ["field"]},
+        {"path": source("second", "med"), "partition_by": ["field"]},
+    ]
+    found = make(study_of(tmp_path, sources)).partitions
+    assert {name: info.sources for name, info in found.items()} == {
+        "chat": (0,), "law": (1,), "math": (1,), "med": (2,)
+    }  # fmt: skip

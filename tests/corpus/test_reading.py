@@ -239,7 +239,7 @@ def test_bad_parquet_columns(tmp_path: Path) -> None:
         ("a/b/c/d", "nothing is there"),
         ("{folder}/*.jsonl", "must match at least one file"),
         ("{folder}", "must hold files that end in .jsonl"),
-        ("{folder}/link.jsonl", "nothing is there"),
+        ("{folder}/link.jsonl", "a broken link"),
         ("{folder}/link*", "a broken link"),
     ],
 )

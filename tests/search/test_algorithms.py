@@ -216,7 +216,7 @@ def test_count_and_cost_equal_an_enumeration(
         (SpaceSettings(min_size=9), "min_size"),
         (SpaceSettings(max_size=1, include=("a", "b")), "max_size"),
         (SpaceSettings(max_tokens=50), "max_tokens"),
-        (SpaceSettings(exclude=tuple(NAMES)), "min_size"),
+        (SpaceSettings(exclude=tuple(NAMES)), "exclude must leave"),
     ],
 )
 def test_an_impossible_space_says_which_rule(rules: SpaceSettings, words: str) -> None:

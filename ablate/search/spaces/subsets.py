@@ -269,6 +269,8 @@ def _refuse_proportions(settings: SpaceSettings) -> None:
 
 
 def _why_empty(settings: SpaceSettings, space: SubsetSpace, largest: int) -> str:
+    if not largest:
+        return "search.space.exclude must leave a partition, got all of them in it; exclude fewer"
     if settings.min_size > largest:
         return (
             f"search.space.min_size must be at most the {largest} partitions that may be used, "
