@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from ablate.search.journal import Journal
 from ablate.settings import parse_number
 from ablate.standing import Standing, current_standing
 from ablate.study import Source, Study
+
+RANK = re.compile(r"best(:(?P<rank>[-+0-9._]*))?")
 
 
 def named_mixture(study: Study, name: str) -> Mixture:
@@ -81,14 +84,15 @@ def _merged(standing: Standing, candidate: Candidate, layout: Layout) -> np.ndar
 def _candidate(standing: Standing, name: str) -> Candidate:
     """Return what `name` means as it was scored: a rank has its own merge, others the study's."""
     units = standing.pool.units_of()
-    head, _, rank = name.strip().partition(":")
-    if name.strip() not in units and head == "best":
-        if rank and not (rank.isdecimal() and int(rank)):
+    asked = RANK.fullmatch(name.strip())
+    if asked and name.strip() not in units:
+        rank = asked["rank"] or "1"
+        if not rank.isdecimal() or len(rank) > 9:
             raise StudyError(
                 f"a rank must be a whole number from 1 on, got '{name.strip()}'; best is best:1"
             )
         board = standing.leaderboard(Journal(standing.workspace.journal), ensembles=False)
-        return (board.ranked(int(rank)) if rank else board.best).candidate
+        return (board.ranked(int(rank)) if asked["rank"] else board.best).candidate
     merge = standing.study.search.merge
     mixture = parse_mixture(name, known=list(units), units=units, weighting=merge.weighting)
     return mixture_candidate(standing.pool, mixture, merge)

@@ -33,9 +33,12 @@ from transformers import (
     T5Config,
 )
 
-from ablate import cli
+from ablate import cli, engine
 from ablate.cluster.session import session
+from ablate.errors import StudyError
 from ablate.resources import Cluster
+from ablate.study import load_study
+from ablate.workspace import write_json
 
 LINES = [json.dumps({"text": f"number {i} of the lines, said {i * i} times"}) for i in range(60)]
 
@@ -386,6 +389,13 @@ def infinite_weights(p: Place) -> str:
     return "model.norm.weight"
 
 
+def a_unit_unlike_its_own_record(p: Place) -> str:
+    folder = p.checkpoint(of="unit")
+    write_json(folder / "training.json", {"kind": "unit", "digest": "ab" * 32})
+    p.bring(folder)
+    return "it was altered"
+
+
 def a_tensor_is_missing(p: Place) -> str:
     weights(p, lambda t: t.__delitem__("model.norm.weight"))
     return "model.norm.weight"
@@ -472,6 +482,7 @@ CASES: list[Callable[[Place], str]] = [
     config_is_no_json, checkpoint_without_weights, pickled_weights_only, no_causal_model,
     needs_remote_code, unit_of_another_architecture, unit_of_another_width, truncated_safetensors,
     safetensors_with_a_huge_header, nan_weights, infinite_weights, a_tensor_is_missing,
+    a_unit_unlike_its_own_record,
     a_tensor_too_many, a_tensor_of_integers, budget_below_every_mixture,
     budget_below_what_is_included, size_above_the_partitions, bounds_that_cannot_sum_to_one,
     objective_of_nothing_known, no_mapping, yaml_that_does_not_parse, yaml_key_twice, yaml_tag,
@@ -506,3 +517,22 @@ def test_one_line_and_exit_code_2(
     assert "Traceback" not in err and err.count("ablate: ") == 1, err
     assert all(file.read_bytes() == data for file, data in mine.items())
     assert not (tmp_path / "work" / "trials.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"deepspeed": {"zero_optimization": {"stage": 9}}}, "stage must be 0, 1, 2 or 3, got 9"),
+        ({"train": {"workers_per_run": 3}}, "workers"),
+    ],
+)
+def test_a_cluster_that_cannot_train_is_refused_before_the_corpus(
+    settings: dict[str, Any], told: str, tmp_path: Path, models: Path
+) -> None:
+    place = Place(tmp_path, models)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(place.tree))
+    study = load_study(tmp_path / "study.yaml")
+    for verb in (engine.train, engine.run):
+        with pytest.raises(StudyError, match=told):
+            verb(study, cluster=Cluster.model_validate(settings))
+    assert not (tmp_path / "work" / "corpus").exists()

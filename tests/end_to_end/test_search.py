@@ -194,6 +194,12 @@ def test_another_merge_is_exported_as_it_was_scored(ran: Path, tmp_path: Path, m
             export_mixture(asked, "python, headers", tmp_path / "m.yaml", "mergekit")
 
 
+@pytest.mark.parametrize("name", ["best:-1", "best:0", "best:1.5", "best:" + "9" * 5000])
+def test_a_rank_is_a_whole_number(ran: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(StudyError, match="a rank must be"):
+        export_mixture(study(ran), name, tmp_path / "w.json", "weights")
+
+
 def test_an_ensemble_is_not_exported_as_a_model(ran: Path, tmp_path: Path) -> None:
     asked = study(ran, "search.merge.method=ensemble")
     with pytest.raises(StudyError, match="no model at all"):

@@ -95,6 +95,13 @@ def test_deepspeed_accepts_its_json(name: str, precision: str, tmp_path: Path) -
         DeepSpeedConfig(config)
 
 
+def test_other_keys_are_none_of_deepspeeds() -> None:
+    with pytest.raises(StudyError, match="did you mean 'zero_optimization'"):
+        load_cluster(None, ["deepspeed={zero_optimisation: {stage: 1}}"])
+    with pytest.raises(StudyError, match="belong to the study's train section"):
+        load_cluster(None, ["deepspeed={communication_data_type: bf16}"])
+
+
 def test_every_deepspeed_key_is_explained() -> None:
     """JSON has no comments: the README explains its keys."""
     told = set(re.findall(r"`([a-z_0-9]+)`", (FOLDER / "README.md").read_text()))
@@ -117,7 +124,7 @@ def test_comments_are_looked_for_where_they_belong() -> None:
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "RAY://head", "http://head:8265"])
 def test_ray_client_is_refused_with_what_to_do(address: str) -> None:
-    with pytest.raises(StudyError, match=r"address: must be auto or host:port") as raised:
+    with pytest.raises(StudyError, match=r"address must be auto or host:port") as raised:
         load_cluster(None, [f"address={address}"])
     assert address in str(raised.value) and "ablate submit" in str(raised.value)
     assert load_cluster(None, ["address=head:6379"]).address == "head:6379"
