@@ -54,7 +54,8 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
     if kind is str and isinstance(value, str):
         value.encode()  # half a character, which JSON's escapes may hold, is a ValueError
         return value
-    if type(value) is kind and (kind is not int or 0 <= value < MOST_COUNT):
+    whole = kind is not int or (type(value) is int and 0 <= value < MOST_COUNT)
+    if type(value) is kind and kind is not float and whole:
         return value
     raise ValueError(f"{place or 'it'} must be {_words(kind)}, got {_short(value)}")
 

@@ -24,6 +24,7 @@ from ablate.merge.statistics.files import read_statistics, write_statistics
 from ablate.models.checkpoint import altered_file, intact_digest, published_digest, read_training
 from ablate.models.pool import ModelPool, SeedModel, UnitModel, read_pool, write_pool
 from ablate.models.tensor_file import read_header, read_into, write_tensors
+from ablate.plain_values import typed
 from ablate.report.costs import costs_of
 from ablate.search.candidates import base_candidates, recall
 from ablate.search.journal import Journal, Scored, _digest
@@ -282,6 +283,12 @@ def test_training_json(tmp_path: Path, place: tuple[Any, ...], value: Any) -> No
     assert all(stage.tokens >= 0 and (stage.seconds or 0.0) < 1e400 for stage in costs.stages)
     assert intact_digest(tmp_path) is None and isinstance(altered_file(tmp_path), str | None)
     assert len(published_digest(tmp_path)) == 64
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, True, "1"])
+def test_a_number_in_a_state_file_is_finite(value: Any) -> None:
+    with pytest.raises(ValueError, match="must be a finite number"):
+        typed(float, value)
 
 
 def record() -> dict[str, Any]:
