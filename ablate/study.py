@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
+from ablate.errors import StudyError
 from ablate.harmless import without_secrets
 from ablate.settings import (
     Float,
@@ -24,12 +25,14 @@ from ablate.settings import (
     apply_overrides,
     build,
     read_yaml,
+    shortened,
     texts_of,
 )
 from ablate.source_names import is_glob, may_be_hub_id
 from ablate.workspace import Workspace
 
 SampleBy = Literal["line", "paragraph", "document"]
+LONGEST_NAME, LONGEST_PATH = 255, 3_072  # bytes
 
 
 def _list(value: Any) -> Any:
@@ -524,14 +527,26 @@ def resolve_paths(study: Study, folder: Path) -> Study:
 
     workspace = study.workspace
     if "://" not in workspace:
+        _require_names(workspace)
         workspace = str((folder / Path(workspace).expanduser()).resolve())
     units = {n: tuple(_rooted(folder, p) for p in paths) for n, paths in study.units.items()}
     moved = study.model_copy(update={"workspace": workspace, "units": units})
     return replace_paths(moved, texts, located)
 
 
+def _require_names(path: str) -> None:
+    """Refuse what no disk can hold: asking whether it is there would be an error of its own."""
+    sizes = [len(part.encode(errors="surrogatepass")) for part in Path(path).parts]
+    if max(sizes, default=0) > LONGEST_NAME or len(path) > LONGEST_PATH:
+        raise StudyError(
+            f"a path must have names of at most {LONGEST_NAME} bytes, {LONGEST_PATH:,} in all, got "
+            f"{shortened(path)}; is it a text?"
+        )
+
+
 def _rooted(folder: Path, path: str, escape: Callable[[str], str] = str) -> str:
     """Return a path from `folder`, or from a home folder after ~; `escape` what it starts with."""
+    _require_names(path.removeprefix("file://"))
     if "://" in path or Path(path).is_absolute():
         return path
     parts = Path(path).parts
