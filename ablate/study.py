@@ -536,8 +536,8 @@ def resolve_paths(study: Study, folder: Path) -> Study:
 
 def _require_names(path: str) -> None:
     """Refuse what no disk can hold: asking whether it is there would be an error of its own."""
-    sizes = [len(part.encode(errors="surrogatepass")) for part in Path(path).parts]
-    if max(sizes, default=0) > LONGEST_NAME or len(path) > LONGEST_PATH:
+    sizes = [len(part.encode(errors="surrogatepass")) for part in (path, *Path(path).parts)]
+    if sizes[0] > LONGEST_PATH or max(sizes[1:], default=0) > LONGEST_NAME:
         raise StudyError(
             f"a path must have names of at most {LONGEST_NAME} bytes, {LONGEST_PATH:,} in all, got "
             f"{shortened(path)}; is it a text?"
