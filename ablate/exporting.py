@@ -86,13 +86,13 @@ def _candidate(standing: Standing, name: str) -> Candidate:
     units = standing.pool.units_of()
     asked = RANK.fullmatch(name.strip())
     if asked and name.strip() not in units:
-        rank = asked["rank"] or "1"
-        if not rank.isdecimal() or len(rank) > 9:
+        rank = asked["rank"]
+        if rank and (not rank.isdecimal() or len(rank) > 9):
             raise StudyError(
                 f"a rank must be a whole number from 1 on, got '{name.strip()}'; best is best:1"
             )
         board = standing.leaderboard(Journal(standing.workspace.journal), ensembles=False)
-        return (board.ranked(int(rank)) if asked["rank"] else board.best).candidate
+        return (board.ranked(int(rank)) if rank else board.best).candidate
     merge = standing.study.search.merge
     mixture = parse_mixture(name, known=list(units), units=units, weighting=merge.weighting)
     return mixture_candidate(standing.pool, mixture, merge)

@@ -106,13 +106,15 @@ def read_weights(path: Path) -> Mixture:
         ) from error
     if isinstance(tree, dict) and isinstance(tree.get("weights"), dict):
         tree = tree["weights"]
-    entries = tree.items() if isinstance(tree, dict) else [("all of it", tree)]
-    for name, value in entries:
-        if not isinstance(tree, dict) or not _is_number(value):
-            raise StudyError(
-                f"a file of weights must map partitions to numbers, got {shortened(value)} for "
-                f'{name} in {path}; write {{"partition": share, ...}}'
-            )
+    wrong: Any = {"all of it": tree}
+    if isinstance(tree, dict):
+        wrong = {name: value for name, value in tree.items() if not _is_number(value)}
+    if wrong:
+        name, value = next(iter(wrong.items()))
+        raise StudyError(
+            f"a file of weights must map partitions to numbers, got {shortened(value)} for "
+            f'{name} in {path}; write {{"partition": share, ...}}'
+        )
     large = [name for name, value in tree.items() if abs(value) > MOST]
     if large:
         raise StudyError(

@@ -49,13 +49,16 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
         return _typed(next(one for one in inner if one not in (bool, NoneType)), value, place)
     if kind is Any or (origin is Literal and isinstance(value, str) and value in inner):
         return value
-    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
-        return float(value)
-    if kind is str and isinstance(value, str):
+    if kind is float:
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:
+            return float(value)
+    elif kind is int:
+        if type(value) is int and 0 <= value < MOST_COUNT:
+            return value
+    elif kind is str and isinstance(value, str):
         value.encode()  # half a character, which JSON's escapes may hold, is a ValueError
         return value
-    whole = kind is not int or (type(value) is int and 0 <= value < MOST_COUNT)
-    if type(value) is kind and kind is not float and whole:
+    elif type(value) is kind:
         return value
     raise ValueError(f"{place or 'it'} must be {_words(kind)}, got {_short(value)}")
 

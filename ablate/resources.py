@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,6 +84,11 @@ class TrialResources(Settings):
     timeout_seconds: Float = Field(
         3600, gt=0, description="A trial that takes longer hangs: its process is ended."
     )
+
+    @property
+    def whole_gpus(self) -> int:
+        """Return the GPUs of a task that shares none: gradients take more memory than scoring."""
+        return math.ceil(self.gpus)
 
 
 class PrepareResources(Settings):

@@ -132,10 +132,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
+        byte, line = error.object[error.start], error.object[: error.start].count(b"\n") + 1
         raise StudyError(
-            f"{path} must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in line {line}; "
-            "save it as UTF-8"
+            f"{path} must be UTF-8 text, got byte 0x{byte:02x} in line {line}; save it as UTF-8"
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} must be YAML: {_yaml_words(error)}; mend that line") from error

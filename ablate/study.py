@@ -536,12 +536,15 @@ def resolve_paths(study: Study, folder: Path) -> Study:
 
 def _require_names(path: str) -> None:
     """Refuse what no disk can hold: asking whether it is there would be an error of its own."""
-    sizes = [len(part.encode(errors="surrogatepass")) for part in (path, *Path(path).parts)]
-    if sizes[0] > LONGEST_PATH or max(sizes[1:], default=0) > LONGEST_NAME:
+    if _size(path) > LONGEST_PATH or any(_size(part) > LONGEST_NAME for part in Path(path).parts):
         raise StudyError(
             f"a path must have names of at most {LONGEST_NAME} bytes, {LONGEST_PATH:,} in all, got "
             f"{shortened(path)}; is it a text?"
         )
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _rooted(folder: Path, path: str, escape: Callable[[str], str] = str) -> str:

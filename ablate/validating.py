@@ -114,7 +114,8 @@ def check_rounds(
     if len(chosen) < min(LEAST_TO_CALIBRATE, sum(_is_allowed(one, settings) for one in known)):
         raise StudyError(
             f"validate.rounds must follow {LEAST_TO_CALIBRATE} trained mixtures or more, got "
-            f"{len(chosen)}; raise validate.mixtures to {LEAST_TO_CALIBRATE}, or leave out the rounds"
+            f"{len(chosen)}; raise validate.mixtures to {LEAST_TO_CALIBRATE}, or leave out the "
+            "rounds"
         )
 
 

@@ -199,8 +199,8 @@ class JobServer:
             refused = "refused" in str(error)
             got = "a refused connection" if refused else f"none within {CONTACT_SECONDS:.0f} s"
             raise Unreachable(
-                f"a Ray job server must answer at {self.address}, got {got}; start one with `ray start --head` (its dashboard port, "
-                "8265 unless --dashboard-port says otherwise), or mend --address"
+                f"a Ray job server must answer at {self.address}, got {got}; start one "
+                "with `ray start --head` (its dashboard port, 8265 unless --dashboard-port says otherwise), or mend --address"
             ) from error
         except requests.RequestException as error:
             raise StudyError(

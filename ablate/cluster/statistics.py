@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -27,11 +26,11 @@ def with_statistics(
 ) -> Store:
     """Return the store with references to one kind of statistics of every unit in it.
 
-    Where evaluators have GPUs each unit's task has a whole one: gradients take more than scoring.
+    Where evaluators have GPUs each unit's task has a whole one.
 
     Raises StudyError for a unit whose training text is not in the corpus.
     """
-    gpus = math.ceil(cluster.trial.gpus)
+    gpus = cluster.trial.whole_gpus
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(gathered)
     references: dict[Member, Any] = {
         member: task.remote(unit_sample(member, study, corpus, pool, kind, gpus))

@@ -45,10 +45,16 @@ def resolve(path: str, place: str) -> list[SourceFile]:
         return _of_glob(local, place)
     if may_be_hub_id(path):
         return [SourceFile(path=path, format="hub")]
-    there = "a broken link" if Path(local).is_symlink() else "nothing is there"
-    if Path(local).exists():
-        there = "a pipe, socket or device: write its text to a file"
-    raise CorpusError(f"{place} must be a file, folder, glob or hub id, got {path}; {there}")
+    raise CorpusError(
+        f"{place} must be a file, folder, glob or hub id, got {path}; {_instead(local)}"
+    )
+
+
+def _instead(path: str) -> str:
+    """Return what is at a path where no file and no folder is."""
+    if Path(path).exists():
+        return "a pipe, socket or device: write its text to a file"
+    return "a broken link" if Path(path).is_symlink() else "nothing is there"
 
 
 def _in_folder(folder: str, place: str) -> list[SourceFile]:
@@ -90,7 +96,7 @@ def _file(path: str) -> SourceFile:
             "or narrow the path"
         )
     if not Path(absolute).is_file():
-        raise CorpusError(f"source files must exist, got {absolute}; a broken link?")
+        raise CorpusError(f"source files must exist, got {absolute}; {_instead(absolute)}")
     if not Path(absolute).stat().st_size:
         raise CorpusError(f"source files must hold text, got the empty file {absolute}; remove it")
     return SourceFile(path=absolute, format=FORMATS.get(suffix, "text"))

@@ -14,7 +14,6 @@ from ablate.stores import fetched
 _NAMES = {"scale": "lambda"}  # of options, where mergekit has others
 _NO_SEED = 1e-12  # a scale of 1/members leaves rounding noise of the seed
 
-
 MERGES = ("linear", "task_arithmetic", "ties")
 """The merges that mergekit makes as ablate does. It drops other deltas in DARE, and has no Fisher
 and no RegMean."""
@@ -23,8 +22,8 @@ and no RegMean."""
 def mergekit_yaml(answer: Answer) -> str:
     """Return a config for `mergekit-yaml`: `linear`, or a method on the seed.
 
-    A linear merge with a scale is `task_arithmetic` there. Weights are the coefficients of the merge
-    as they are (normalize: false); those of `ties` count for each element among the members that
+    A linear merge with a scale is `task_arithmetic` there. Weights are the coefficients of the
+    merge as they are (normalize: false); those of `ties` count for each element among the members that
     agree there (normalize: true). All is in float32. Raises ValueError for other methods.
     """
     if answer.method not in MERGES:

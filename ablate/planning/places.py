@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ablate.planning.hardware import Hardware
@@ -44,9 +43,8 @@ def places_of(cluster: Cluster, hardware: Hardware) -> Places:
 
 
 def gathering_places(cluster: Cluster, hardware: Hardware) -> int:
-    """Return how many tasks gather statistics at once: one CPU each, a whole GPU as well, or none."""
-    gpus = math.ceil(cluster.trial.gpus)
-    return max(1, hardware.nodes * _per_node(hardware, 1, gpus))
+    """Return how many tasks gather statistics at once: one CPU each, and whole GPUs or none."""
+    return max(1, hardware.nodes * _per_node(hardware, 1, cluster.trial.whole_gpus))
 
 
 def _per_node(hardware: Hardware, cpus: float, gpus: float) -> int:

@@ -46,8 +46,8 @@ class Work:
     `unit_runs` are the tokens of each run that is trained. `members` is the mean number of units in
     a mixture of the search's space, `scored` the models that it scores: merges, units and the seed;
     of `sloped` merges the gradient is taken too, on `sloped_domains`. At most `open_at_once`
-    mixtures wait for their values, proposed over `searched_names` partitions or groups; their merges
-    ask for `statistics` of every unit.
+    mixtures wait for their values, proposed over `searched_names` partitions or groups; their
+    merges ask for `statistics` of every unit.
     `validation_passes` are the models that `validate` runs over the evaluated text,
     `validation_rounds` the trainings that wait for each other.
     """

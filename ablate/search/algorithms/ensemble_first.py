@@ -7,6 +7,7 @@ Sources: Mixture of Data Experts (arXiv 2502.15950), MixMin (arXiv 2502.10510).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class EnsembleFirst:
         ranked = _Ranked(task.space, task.ensemble, task.trials)
         space = task.space
         if isinstance(space, SubsetSpace) and space.count() <= RANKED:
-            ranked.add([space.mixture(members) for members in space])
+            ranked.add(map(space.mixture, space))
         else:
             ranked.add(_drawn(task))
         if isinstance(space, SubsetSpace):
@@ -73,11 +74,11 @@ class _Ranked:
     def add(self, mixtures: Iterable[Mixture]) -> None:
         """Rank those that are new, in order, as far as RANKED goes."""
         new = {one.key(): one for one in mixtures if one.key() not in self._seen}
-        taken = list(new.values())[: RANKED - len(self)]
+        taken = dict(islice(new.items(), RANKED - len(self)))
         if taken:
-            values = self._ensemble(np.stack([vector(self._space, one) for one in taken]))
-            self._seen |= {one.key() for one in taken}
-            self._best += zip(map(float, values), taken, strict=True)
+            values = self._ensemble(np.stack([vector(self._space, o) for o in taken.values()]))
+            self._seen |= taken.keys()
+            self._best += zip(map(float, values), taken.values(), strict=True)
             self._best = sorted(self._best, key=lambda found: found[0])[: self._kept]
 
 
