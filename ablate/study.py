@@ -536,6 +536,8 @@ def resolve_paths(study: Study, folder: Path) -> Study:
 
 def _require_names(path: str) -> None:
     """Refuse what no disk can hold: asking whether it is there would be an error of its own."""
+    if "\0" in path:
+        raise StudyError(f"a path must hold no NUL character, got {shortened(path)}; correct it")
     if _size(path) > LONGEST_PATH or any(_size(part) > LONGEST_NAME for part in Path(path).parts):
         raise StudyError(
             f"a path must have names of at most {LONGEST_NAME} bytes, {LONGEST_PATH:,} in all, got "

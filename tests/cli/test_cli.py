@@ -150,6 +150,8 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "STUDY", f"evaluate.domains.c={'x' * 9000}"], "names of at most 255 bytes"),
         (["plan", "STUDY", f"corpus.sources.0.path=file:///{'x' * 300}"], "at most 255 bytes"),
         (["plan", "STUDY", f"workspace={'x/' * 3000}"], "3,072 in all"),
+        (["plan", "STUDY", 'workspace="a\\0b"'], "no NUL character"),
+        (["plan", "STUDY", 'corpus.sources.0.path="a\\0b"'], "no NUL character"),
         (["plan", "."], "got a folder"),
         (["plan", "STUDY", "corpus.sources.0.path=gone.jsonl"], "gone.jsonl"),
         (["plan", "STUDY", "corpus.sources.0.text=body"], "body"),
