@@ -212,7 +212,8 @@ def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
     check_search(study)
     check_imports(study)
-    if not workspace.pool_json.exists():
+    trains = study.model.path is None or study.corpus.sources
+    if trains and not workspace.pool_json.exists():
         # What will not train is refused before hours go into its corpus.
         check_stage(cluster.deepspeed)
         check_batch(trained_recipe(study, study.train.batch_tokens), cluster.train)

@@ -3,7 +3,10 @@
 mergekit-evolve's in-memory trial is called in one process, without Ray, in its best case (batches,
 float32 log-probabilities, environment not described) and as shipped. ablate's trials go through
 its search as users run it: Ray Tune, one evaluator, its journal; the CPU time of all processes is
-counted. Starting either is left out. Members are a small Llama trained on four kinds of text.
+counted. What merging and scoring take of it is measured in this process, with the same mixtures.
+Starting either is left out. Members are a small Llama trained on four kinds of text. `ceiling` is
+the ratio of a trial that did nothing but the forward pass's matrix products, as fast as this
+machine multiplies.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ablate.cluster.session import session
 from ablate.evaluate.blocks import Domain
+from ablate.evaluate.likelihood import CPU_BATCH_TOKENS
 from ablate.evaluate.scorer import Merge, Scorer, ScorerSettings
 from ablate.models.layout import flatten, layout_of
 from ablate.progress import set_quiet
@@ -54,6 +58,7 @@ KINDS = ("asyncio", "email", "pydoc_data", "unittest")  # folders of the standar
 CASES = {"1k": (8, 5.0), "8k": (64, 2.0)}  # documents, and the aim of the whole trial's ratio
 FIXED_AIM = 15.0
 CHECKED = 10  # mixtures whose losses are computed again in float32
+ALONE = 11  # mixtures merged and scored without a search, the first one left out
 SHIPPED = 8  # mixtures that it scores as shipped, which takes it long
 DRIFT = 1e-4
 Part = dict[str, Any]
@@ -112,6 +117,16 @@ class _Work:
                 limit = wanted if side == "best-case" else None
                 detail = f"CPU ms a trial, ablate {_parts(ours)}; mergekit {_parts(theirs)}"
                 numbers.append(at_least(f"{name}/{part}/{side}", ratio, "x cheaper", limit, detail))
+        products = self._products(count)
+        numbers.append(
+            at_least(
+                f"{name}/ceiling",
+                best["whole"] / products,
+                "x cheaper",
+                None,
+                f"mergekit's best case over matrix products alone, {1e3 * products:.0f} ms",
+            )
+        )
         for side, part in {"ablate": ours, **sides}.items():
             kept = min(CHECKED, len(part["losses"]))
             drift = float(np.abs(part["losses"][:kept] / right[:kept] - 1).max())
@@ -145,32 +160,46 @@ class _Work:
             [dict(candidate.coefficients).get((name, 0), 0.0) for name in names]
             for candidate, _, _ in heard[1:]
         ]
-        return weights, _part(whole, *self._alone(domain, weights[0]), np.array(losses))
+        return weights, _part(whole, *self._alone(domain, weights), np.array(losses))
 
-    def _alone(self, domain: Domain, weights: list[float]) -> tuple[float, float]:
-        """Return the CPU seconds of a merge and of its scoring, in this process, one thread."""
+    def _alone(self, domain: Domain, weights: list[list[float]]) -> tuple[float, float]:
+        """Return the mean CPU seconds of merges and of their scoring, in this process, one thread."""
         threads = torch.get_num_threads()
         settings = ScorerSettings(
             seed_folder=str(self.root / self.pool.seed.folder), trust_remote_code=False,
             length=SCORED + 1, precision="fp32", batch_tokens=None, threads=1, gpus=0,
         )  # fmt: skip
         scorer = Scorer(settings, [domain])
-        merge = Merge(
-            method="linear",
-            members=[member.numpy() for member in self.members],
-            weights=weights,
-            identities=list(KINDS),
-        )
-        seconds = {"merge": float("inf"), "score": float("inf")}
-        for _ in range(3):
+        members = [member.numpy() for member in self.members]
+        merging, scoring = [], []
+        for shares in weights[:ALONE]:
+            merge = Merge(method="linear", members=members, weights=shares, identities=list(KINDS))
             started = time.process_time()
             scorer.merge(merge)
             merged = time.process_time()
             scorer.evaluator.score()
-            seconds["merge"] = min(seconds["merge"], merged - started)
-            seconds["score"] = min(seconds["score"], time.process_time() - merged)
+            merging.append(merged - started)
+            scoring.append(time.process_time() - merged)
         torch.set_num_threads(threads)
-        return seconds["merge"], seconds["score"]
+        return float(np.mean(merging[1:])), float(np.mean(scoring[1:]))
+
+    @torch.inference_mode()
+    def _products(self, count: int) -> float:
+        """Return the least CPU seconds of the model's linear layers on the documents, one thread."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        layers = [part for part in self.model.modules() if isinstance(part, torch.nn.Linear)]
+        seconds = 0.0
+        for layer in layers:
+            rows = torch.randn(CPU_BATCH_TOKENS, layer.in_features)
+            took = []
+            for _ in range(5):
+                started = time.process_time()
+                layer(rows)
+                took.append(time.process_time() - started)
+            seconds += min(took) * count * (SCORED + 1) / CPU_BATCH_TOKENS
+        torch.set_num_threads(threads)
+        return seconds
 
     def _theirs(
         self, label: str, count: int, weights: list[list[float]], python: str, *, best: bool
