@@ -24,6 +24,7 @@ from ablate.search.candidates import (
     base_candidates,
     merge_label,
     mixture_candidate,
+    named_by,
     recall,
     unit_candidate,
 )
@@ -139,9 +140,14 @@ class Standing:
         ensemble too; without `ensembles` only where predictions are made of them.
         """
         candidates = base_candidates(self.pool)
-        codes = {one.method: code_mark(one.method) for one in self.study.search.merge.methods}
+        methods = self.study.search.merge.methods
+        codes = {one.method: code_mark(one.method) for one in methods}
         recalled = (recall(self.pool, record) for record in journal.records.values())
-        candidates += [one for one in recalled if one and one.code in (None, codes.get(one.method))]
+        candidates += [
+            named_by(one, self.pool, methods)
+            for one in recalled
+            if one and one.code in (None, codes.get(one.method))
+        ]
         trained = [(run, candidate_of(job, run)) for run, job in self.trained(journal)]
         candidates += [candidate for _, candidate in trained]
         units = self.unit_losses(journal)

@@ -7,8 +7,8 @@ adding a partition keeps every score that it does not change.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ablate.merge import OptionValue, code_mark
@@ -28,8 +28,9 @@ LOGIT_ENSEMBLE = "logit_ensemble"  # nor does this one: logits are averaged; `va
 class Candidate:
     """Parameters to score: `seed_coefficient` * seed + sum of coefficient * unit.
 
-    `run` says how a model that was trained on a mixture was trained, `code` is the digest of a
-    merge method of the user's own.
+    `merge` is the label of the study's merge, `also` are those of its other merges that make the
+    same parameters of this mixture. `run` says how a model that was trained on a mixture was
+    trained, `code` is the digest of a merge method of the user's own.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Candidate:
     options: tuple[tuple[str, OptionValue], ...] = ()
     run: tuple[tuple[str, int], ...] = ()
     code: str | None = None
+    also: tuple[str, ...] = ()
 
 
 def seed_candidate(pool: ModelPool) -> Candidate:
@@ -120,6 +122,28 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
         options=options,
         code=code,
     )
+
+
+def mixture_candidates(
+    pool: ModelPool, mixture: Mixture, merges: Sequence[MergeMethod]
+) -> list[Candidate]:
+    """Return a mixture's merges, each once: of two units, `scale: 0.5` is the average itself."""
+    found: dict[str, Candidate] = {}
+    for one in merges:
+        candidate = mixture_candidate(pool, mixture, one)
+        first = found.setdefault(candidate.key, candidate)
+        if candidate.merge not in (first.merge, *first.also):
+            found[candidate.key] = replace(first, also=(*first.also, merge_label(one)))
+    return list(found.values())
+
+
+def named_by(candidate: Candidate, pool: ModelPool, merges: Sequence[MergeMethod]) -> Candidate:
+    """Return a recalled proxy under the labels that the study's merges give it now."""
+    own = [one for one in merges if one.method == candidate.method]
+    if candidate.mixture is None or [merge_label(one) for one in own] in ([], [candidate.merge]):
+        return candidate
+    found = mixture_candidates(pool, candidate.mixture, own)
+    return next((one for one in found if one.key == candidate.key), candidate)
 
 
 def trained_candidate(

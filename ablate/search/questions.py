@@ -16,7 +16,7 @@ from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
 from ablate.progress import tell
 from ablate.search.algorithms import Value
-from ablate.search.candidates import Candidate, mixture_candidate
+from ablate.search.candidates import Candidate, mixture_candidates
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.journal import Journal, Scored
 from ablate.search.objective import objective_value
@@ -203,8 +203,7 @@ class Questions:
 
     def _candidates(self, mixture: Mixture) -> list[Candidate]:
         """Return a mixture's merges; a mixture of one unit has none but the unit."""
-        found = [mixture_candidate(self._pool, mixture, one) for one in self._merge.methods]
-        return list({candidate.key: candidate for candidate in found}.values())
+        return mixture_candidates(self._pool, mixture, self._merge.methods)
 
     def peek(self) -> bool:
         """Return whether anything has to be scored at all; the journal may hold every answer."""

@@ -19,6 +19,8 @@ from ablate.search.candidates import (
     base_candidates,
     describe,
     mixture_candidate,
+    mixture_candidates,
+    named_by,
     recall,
 )
 from ablate.search.conversation import Conversation, Pause
@@ -205,6 +207,24 @@ def test_the_algorithm_hears_the_least_of_a_mixtures_merges(tmp_path: Path) -> N
         base = 1.5 + sum(float(w) * (ord(p) + (p == "a") / 2) for p, w in weights.items()) / 1000
         assert plain == pytest.approx(base * (1 + best), rel=1e-9)
     assert len(others) == 4 and len(told) == 7
+
+
+def test_merges_that_make_the_same_parameters_are_one_candidate_under_all_their_labels() -> None:
+    """The average of two units is `scale: 0.5`; it stays the average, whatever it was called."""
+    models = pool("a", "b", "c")
+    average, half = MergeMethod(), MergeMethod(scale=0.5)
+    for merges in ((average, half), (half, average)):
+        labels = ["linear" if one is average else "linear(scale=0.5)" for one in merges]
+        (pair,) = mixture_candidates(models, Mixture.uniform(["b", "c"]), merges)
+        assert [pair.merge, *pair.also] == labels
+        other = mixture_candidates(models, Mixture.uniform(["a", "b"]), merges)
+        assert [one.merge for one in other] == labels and not any(one.also for one in other)
+        for called in ("linear", "linear(scale=0.5)", "somebody's"):
+            record = {"key": pair.key, **describe(replace(pair, merge=called, also=()))}
+            known = recall(models, record)
+            assert known is not None and named_by(known, models, merges) == pair
+            (alone,) = (named_by(known, models, [one]) for one in (average,))
+            assert (alone.merge, alone.also) == ("linear", ())
 
 
 def test_the_algorithm_hears_predicted_losses_where_they_are_calibrated(tmp_path: Path) -> None:

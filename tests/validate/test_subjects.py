@@ -77,6 +77,16 @@ def test_proxies_and_baselines_are_those_of_the_members() -> None:
     assert found.name == "a 0.667 + b 0.333" and found.size == 2
 
 
+def test_a_row_counts_for_every_merge_that_makes_its_parameters() -> None:
+    pair = Mixture.uniform(["a", "b"])
+    rows = [*table()[:4], row("proxy", pair, (3.0, 4.0), merge="linear", also=("half",))]
+    for merges in (("linear", "half"), ("half", "linear")):
+        (found,) = subjects(rows, merges, WEIGHTS).values()
+        assert found.proxies["merge"] == found.proxies[merges[1]]
+    (alone,) = subjects(rows, ("half",), WEIGHTS).values()
+    assert alone.proxies["merge"]["x"] == 3.0 and "linear" not in alone.proxies
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2, 3])
 def test_a_mixture_of_a_unit_without_a_score_is_left_out(lost: int) -> None:
     """As of a seed without one: there is nothing to compare such a mixture with."""
