@@ -168,6 +168,7 @@ class Standing:
             group_tokens=self.group_tokens,
             goals=self.frame.goals or {},
             asked=frozenset(candidate.key for run, candidate in trained if self._is_asked(run)),
+            validated=str((self.agreement or {}).get("headline") or ""),
         )
 
     def _is_asked(self, run: TrainedRun) -> bool:

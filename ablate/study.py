@@ -400,7 +400,9 @@ class ValidateSettings(Settings):
     """Which mixtures are trained for real (verb `validate`)."""
 
     mixtures: Int = Field(16, ge=1, description="How many.")
-    sizes: tuple[Int, ...] | None = Field(None, description="null = stratified over all sizes.")
+    sizes: tuple[Annotated[Int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="null = stratified over all sizes."
+    )
     tokens: Literal["proportional", "fixed"] = Field(
         "proportional", description="Tokens grow with the units of the mixture, or not."
     )
@@ -475,6 +477,7 @@ class Study(Settings):
             raise ValueError("tokenizer.train must not stand with model.path; use its tokenizer")
         if self.train.replay is not None and not self.seed.sources:
             raise ValueError("seed.sources must be given with train.replay: its text is replayed")
+        self._require_total_tokens()
         named = [s.partition for s in self.corpus.sources if s.partition is not None]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
@@ -490,6 +493,21 @@ class Study(Settings):
                 f"a partition and an evaluation domain must not share a name, got {sorted(shared)}"
             )
         return self
+
+    def _require_total_tokens(self) -> None:
+        settings = self.validate_
+        if settings is None or settings.total_tokens is None:
+            return
+        if settings.tokens != "fixed":
+            raise ValueError(
+                "validate.total_tokens must stand with validate.tokens: fixed, got "
+                f"{settings.tokens}; set that, or leave out total_tokens"
+            )
+        if settings.total_tokens < self.train.sequence_length:
+            raise ValueError(
+                "validate.total_tokens must be at least train.sequence_length = "
+                f"{self.train.sequence_length}, got {settings.total_tokens}; raise it"
+            )
 
     @property
     def evaluation_length(self) -> int:

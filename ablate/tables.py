@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.corpus import Corpus
+from ablate.harmless import visible
 from ablate.report.wording import count, objective_kind
 from ablate.search.candidates import ENSEMBLE
 from ablate.search.leaderboard import Leaderboard
@@ -159,7 +160,7 @@ def reading(board: Leaderboard) -> str:
         f"({_value(best, board)}).{_ties(board)}\n"
         f"'merge' is {_merged(board)}, 'members' the mean loss of the models in it; "
         f"the merge is lower for {wins:,} of {len(proxies):,}.{failed}{_raced(board)}{_agreement(board)}\n"
-        f"{_limits(board)}"
+        f"{_limits(board)}{_validated(board)}"
     )
 
 
@@ -171,11 +172,17 @@ def _limits(board: Leaderboard) -> str:
             "`validate` calibrated on trained mixtures of this pool: it compares sizes too. Its "
             "error is in agreement.json."
         )
+    until = "" if board.validated else " until `validate` has calibrated it"
     return (
         "What this can tell: which mixture is better among those of the same size. What it "
-        "cannot tell until `validate` has calibrated it: whether a larger or a smaller mixture is "
-        "better, and the loss of a model truly trained on it."
+        f"cannot tell{until}: whether a larger or a smaller mixture is better, and the loss of a "
+        "model truly trained on it."
     )
+
+
+def _validated(board: Leaderboard) -> str:
+    """Return what `validate` found, where it has run."""
+    return f"\n\n`validate` found: {visible(board.validated)}" if board.validated else ""
 
 
 def _by(board: Leaderboard) -> str:

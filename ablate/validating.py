@@ -45,6 +45,16 @@ def validate_study(
     board = standing.leaderboard(Journal(workspace.journal))
     known = _trainable(standing, board)
     chosen, control = _chosen(standing, board, settings)
+    if len(chosen) < settings.mixtures:
+        some = (
+            ""
+            if settings.sizes is None
+            else f" of {', '.join(map(str, settings.sizes))} partitions"
+        )
+        note(
+            f"validate: trains {len(chosen)} mixtures of {settings.mixtures} asked for: no more"
+            f"{some} are scored that can be trained; raise search.trials, or allow more sizes"
+        )
     rounds += rounds_left(known, chosen, settings)
     if rounds:
         check_rounds(known, chosen, settings)

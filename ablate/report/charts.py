@@ -33,7 +33,8 @@ CAPTIONS = {
     "effects": "Left of zero helps, right of it harms.",
     "interactions": "Below zero: together they do more than each alone.",
     "agreement": "Each mark is one training: the loss of the mixture's proxy against that of the "
-    "model truly trained on it. Bars: calibrated predictions with their intervals.",
+    "model truly trained on it. Bars: calibrated predictions with their intervals (of the mean "
+    "where a mixture was trained several times).",
 }
 
 CALIBRATED = {

@@ -34,7 +34,8 @@ class Leaderboard:
     `domains` are the scored names; `merges` the labels of the present merge methods; `weights`
     the objective's weight[domain]; `group_tokens[domain]` the tokens of each group of windows;
     `goals[name]` the weights of several objectives, where the study has them; `asked` the keys of
-    the models that are trained as `validate` asks now (None: all that are trained).
+    the models that are trained as `validate` asks now (None: all that are trained); `validated`
+    what `validate` found of this study as it stands, in a few sentences ("": it has not run).
     """
 
     trials: tuple[Trial, ...]
@@ -46,6 +47,7 @@ class Leaderboard:
     group_tokens: Mapping[str, np.ndarray]
     goals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     asked: frozenset[str] | None = None
+    validated: str = ""
 
     @property
     def mixtures(self) -> tuple[Trial, ...]:

@@ -106,7 +106,13 @@ class Agreement:
             return f"{first} {untold_line(self.objective_fit.held_out.r2)}"
         errors = self.objective_fit.errors(LEVEL)
         ranks = self.tables[OBJECTIVE][CALIBRATED].overall["spearman"].value
-        said = error_line(errors.root_mean_square, errors.coverage, self.spread(OBJECTIVE), ranks)
+        said = error_line(
+            errors.root_mean_square,
+            errors.coverage,
+            self.spread(OBJECTIVE),
+            ranks,
+            max(len(one.losses) for one in self.trained),
+        )
         return f"{first} {said}"
 
     @property

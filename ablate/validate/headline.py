@@ -45,24 +45,47 @@ def first_line(summary: Summary, sizes: Sequence[int]) -> str:
         f"Within a size, {_name(proxy)} ranks {part}{len(sizes)} trained mixtures with Spearman "
         f"{_interval(summary, proxy)} on average over all texts"
     )
-    ahead = [
-        name for name in others if (value := _value(summary, name)) is not None and value >= mine
-    ]
-    if ahead:
-        named = ", ".join(f"{_name(name)} ({_value(summary, name):.2f})" for name in ahead)
-        return f"{head}; it does NOT beat {named}."
-    beaten = [name for name in others if _value(summary, name) is not None]
-    if not beaten:
-        return head + "."
-    best = max(beaten, key=lambda name: _value(summary, name) or 0.0)
-    return f"{head}; it beats all {len(beaten)} others, of which {_name(best)} is best ({_value(summary, best):.2f})."
+    ranked_others = [name for name in others if _value(summary, name) is not None]
+    behind = _ahead(summary, proxy, ranked_others, "domains")
+    decisive = _ahead(summary, proxy, ranked_others, "objective")
+    if behind:
+        tail = f"; it does NOT beat {_named(summary, behind, 'domains')}"
+    elif ranked_others:
+        best = max(ranked_others, key=lambda name: _value(summary, name) or 0.0)
+        tail = (
+            f"; it beats all {len(ranked_others)} others, of which {_name(best)} is best "
+            f"({_value(summary, best):.2f})"
+        )
+    else:
+        tail = ""
+    if decisive:
+        own = _value(summary, proxy, "objective")
+        join = "and" if behind else "but"
+        tail += (
+            f"; {join} on the objective ({own:.2f}) it does NOT beat "
+            f"{_named(summary, decisive, 'objective')}"
+        )
+    return f"{head}{tail}."
+
+
+def _ahead(summary: Summary, proxy: str, others: Sequence[str], kind: str) -> list[str]:
+    """Return the others that agree at least as well as the proxy, by texts or by objective."""
+    mine = _value(summary, proxy, kind)
+    if mine is None:
+        return []
+    values = {name: _value(summary, name, kind) for name in others}
+    return [name for name, value in values.items() if value is not None and value >= mine]
+
+
+def _named(summary: Summary, names: Sequence[str], kind: str) -> str:
+    return ", ".join(f"{_name(name)} ({_value(summary, name, kind):.2f})" for name in names)
 
 
 def too_few_line(mixtures: int, least: int) -> str:
     """Return that nothing is calibrated before `least` mixtures are trained."""
     return (
         f"Nothing is calibrated: that takes {least} trained mixtures, {least - mixtures} more than "
-        "there are (validate.mixtures)."
+        "there are (validate.mixtures, as far as the search scored so many)."
     )
 
 
@@ -75,21 +98,27 @@ def untold_line(r2: float | None) -> str:
     )
 
 
-def error_line(error: float, coverage: Estimate, spread: float, ranks: float | None) -> str:
+def error_line(
+    error: float, coverage: Estimate, spread: float, ranks: float | None, trainings: int = 1
+) -> str:
     """Return how far predictions of the trained objective are off, nats per token, held out.
 
-    `ranks` is the Spearman correlation of the predictions over mixtures of all sizes.
+    `ranks` is the Spearman correlation of the predictions over mixtures of all sizes; what is
+    predicted is the mean of so many `trainings`.
     """
     alike = "" if ranks is None else f" and ranked over all sizes with Spearman {ranks:.2f}"
     held = "" if coverage.value is None else f"; the 95% intervals held {coverage.value:.0%}"
+    what = "the trained objective"
+    if trainings > 1:
+        what = f"the mean objective of {trainings} trainings"
     return (
-        f"Calibrated, the trained objective is predicted to within {error:.3f} nats (root mean "
+        f"Calibrated, {what} is predicted to within {error:.3f} nats (root mean "
         f"square, of mixtures left out; the trained ones differ by {spread:.3f}){alike}{held}."
     )
 
 
-def _value(summary: Summary, name: str) -> float | None:
-    return summary[name]["domains"][MEASURE].value
+def _value(summary: Summary, name: str, kind: str = "domains") -> float | None:
+    return summary[name][kind][MEASURE].value
 
 
 def _name(name: str) -> str:

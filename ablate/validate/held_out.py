@@ -119,7 +119,8 @@ class Errors:
 class Prediction:
     """Predicted trained losses `mean` [m] with intervals [`lower`, `upper`], nats per token.
 
-    The interval is of what one training would give, its noise included.
+    The interval is of what a new mixture would give, its noise included: one training, or the mean
+    of so many as were fitted.
     """
 
     mean: Array

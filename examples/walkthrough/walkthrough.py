@@ -83,9 +83,9 @@ print(study.name, "·", ", ".join(source.path for source in study.corpus.sources
 # Before anything runs: what it would do, and what the naive way would cost. FLOPs are of training.
 
 # %%
-plan = ablate.plan(study)
-print(f"{plan.runs} trainings, {plan.trials} mixtures to score")
-print(f"training {plan.training_flops:.2e} FLOPs; the naive way {plan.naive_flops:.2e}")
+work = ablate.plan(study).work
+print(f"{work.runs} trainings, {work.trials} mixtures to score")
+print(f"training {work.training_flops:.2e} FLOPs; the naive way {work.naive_flops:.2e}")
 
 # %% [markdown]
 # ## From text to models
