@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from ablate.report import ReportContent, figures_of, gather, render, write_figur
 from ablate.resources import Cluster
 from ablate.search.algorithms import ALGORITHMS, SEVERAL_GOALS, Algorithm, Task
 from ablate.search.algorithms.by_groups import ByGroups
+from ablate.search.algorithms.own import Own
 from ablate.search.candidates import (
     ENSEMBLE,
     Candidate,
@@ -61,7 +63,7 @@ def prepare(study: Study, *, cluster: Cluster | None = None) -> Corpus:
 
     Raises CorpusError or StudyError in one line that names file, line or key.
     """
-    with _held(study) as workspace:
+    with _held(study, checked=False) as workspace:
         return _prepare(study, workspace, cluster or Cluster())
 
 
@@ -189,12 +191,15 @@ def leaderboard(study: Study) -> Leaderboard:
 
 
 @contextmanager
-def _held(study: Study, *, asked: bool = False) -> Iterator[Workspace]:
+def _held(study: Study, *, asked: bool = False, checked: bool = True) -> Iterator[Workspace]:
     """Yield the study's workspace, locked for this driver, with the resolved study in it.
 
-    A pool that is only `asked` must be what the study trains; where it is not, nothing is written.
-    Ray is started when a stage needs it, and kept to the end.
+    A pool that is only `asked` must be what the study trains; where it is not, or the search is
+    `checked` and cannot start, nothing is written. Ray is started when a stage needs it, and kept to
+    the end.
     """
+    if checked:
+        check_search(study)
     workspace = study.open_workspace()
     with workspace.lock(), logged(workspace.logs), kept_session():
         if asked:
@@ -210,7 +215,6 @@ def _prepare(study: Study, workspace: Workspace, cluster: Cluster) -> Corpus:
 
 @stage("train")
 def _train(study: Study, workspace: Workspace, cluster: Cluster) -> ModelPool:
-    check_search(study)
     check_imports(study)
     trains = study.model.path is None or study.corpus.sources
     if trains and not workspace.pool_json.exists():
@@ -282,7 +286,6 @@ def _unit(job: TrainingJob, workspace: Workspace) -> UnitModel:
 def _search(
     study: Study, workspace: Workspace, pool: ModelPool | None, cluster: Cluster
 ) -> Leaderboard:
-    check_search(study)
     standing = standing_of(study, workspace, pool)
     journal = Journal(workspace.journal)
     search = study.search
@@ -348,6 +351,8 @@ def begin_conversation(standing: Standing, name: str) -> Conversation:
         ensemble_best=None if proxy is None else proxy.best(standing.space, weights)[0],
     )
     build = resolve(name, ALGORITHMS, "search.algorithm")
+    if name not in ALGORITHMS:
+        build = partial(Own, name, build)
     if goes_by_groups(standing.study, name):
         groups = partition_groups(search.space, standing.pool.units_of())
         algorithm: Algorithm = ByGroups(task, groups, build)
@@ -371,7 +376,6 @@ def _proposals(standing: Standing) -> int:
 def _score(
     study: Study, workspace: Workspace, pool: ModelPool | None, mixture: Mixture, cluster: Cluster
 ) -> Trial:
-    check_search(study)
     standing = standing_of(study, workspace, pool)
     mixture.require_known(standing.pool.units_of())
     merge = study.search.merge

@@ -58,6 +58,12 @@ class RunError(AblateError):
     """A training run or a cluster operation failed after its retries."""
 
 
+def close_to(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known word, else nothing."""
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'? ` for the closest known word, else the list of known ones."""
     names = sorted(known)

@@ -46,6 +46,8 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
     if origin in (Union, UnionType):
         if type(value) in (bool, NoneType) and type(value) in inner:
             return value
+        if {int, float} <= {*inner}:  # either stays what it is
+            return value if type(value) is int else _typed(float, value, place)
         return _typed(next(one for one in inner if one not in (bool, NoneType)), value, place)
     if kind is Any or (origin is Literal and isinstance(value, str) and value in inner):
         return value

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from ablate.errors import StudyError, did_you_mean
+from ablate.errors import StudyError, close_to, did_you_mean
 
 
-def resolve(name: str, known: Mapping[str, Any], where: str) -> Any:
-    """Return what `name` stands for.
+def resolve(
+    name: str, known: Mapping[str, Any], where: str, *, others: Collection[str] = ()
+) -> Any:
+    """Return what `name` stands for; `others` may stand there too, and are not looked up here.
 
     Raises StudyError when it is unknown, or when a user's module or function cannot be imported.
     """
@@ -18,9 +20,10 @@ def resolve(name: str, known: Mapping[str, Any], where: str) -> Any:
         return known[name]
     module_name, separator, function_name = name.partition(":")
     if not separator:
+        names = sorted({*known, *others})
         raise StudyError(
-            f"{where} must be one of {sorted(known)} or package.module:function, got '{name}'; "
-            f"{did_you_mean(name, known)}"
+            f"{where} must be one of {', '.join(names)} or package.module:function, got '{name}'"
+            + close_to(name, names)
         )
     try:
         module = importlib.import_module(module_name)
@@ -30,7 +33,12 @@ def resolve(name: str, known: Mapping[str, Any], where: str) -> Any:
             "install it or mend PYTHONPATH"
         ) from error
     function = getattr(module, function_name, None)
-    if not callable(function):
+    if function is not None and not callable(function):
+        raise StudyError(
+            f"{where} must name a function of {module_name}, got '{function_name}', a "
+            f"{type(function).__name__}; name a function"
+        )
+    if function is None:
         names = [item for item in dir(module) if not item.startswith("_")]
         raise StudyError(
             f"{where} must name a function of {module_name}, got '{function_name}'; "

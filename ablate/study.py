@@ -290,7 +290,7 @@ class MergeMethod(Settings):
         gt=0,
         description="linear: s in seed + s * sum of deltas; null = the average (1/members).",
     )
-    options: dict[str, bool | Float] = Field(
+    options: dict[str, bool | Int | Float] = Field(
         {}, description="Options of the method, e.g. {density: 0.2} of ties; see `ablate.merge`."
     )
 

@@ -35,6 +35,7 @@ from ablate.merge.fisher import fisher, mean_information
 from ablate.merge.inputs import MergeInputs, prepare_member, prepare_options, run_method
 from ablate.merge.linear import linear
 from ablate.merge.method import Method, Option, OptionValue, Statistics
+from ablate.merge.own import checked
 from ablate.merge.regmean import gram_products, regmean
 from ablate.merge.task_arithmetic import task_arithmetic
 from ablate.merge.ties import ties, trim_thresholds
@@ -53,9 +54,11 @@ __all__ = [
     "prepare_member",
     "prepare_options",
     "run_method",
+    "typed_options",
 ]
 
 WHERE = "search.merge.method"
+OTHERS = ("ensemble",)  # may stand there too; it merges nothing
 SCALE = Option(default=1.0, low=0.0, high=1000.0, meaning="Factor of the merged delta; 1 = as is.")
 
 METHODS: dict[str, Method] = {
@@ -153,8 +156,26 @@ def merge_method(name: str) -> Method:
 
     Raises StudyError when there is none.
     """
-    found = resolve(name, METHODS, WHERE)
-    return found if isinstance(found, Method) else Method(function=found)
+    found = resolve(name, METHODS, WHERE, others=OTHERS)
+    return found if isinstance(found, Method) else Method(function=checked(name, found))
+
+
+def typed_options(name: str, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+    """Return options as their method takes them: 1 is 1.0 where a number is asked for.
+
+    Those of a user's own function stay as they are.
+    """
+    known = METHODS[name].options if name in METHODS else {}
+    return {key: _typed(value, known.get(key)) for key, value in options.items()}
+
+
+def _typed(value: OptionValue, option: Option | None) -> OptionValue:
+    kind = bool if option is None else type(option.default)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def statistics_kinds(methods: Iterable[str]) -> list[Statistics]:
@@ -186,7 +207,7 @@ def check_options(name: str, options: Mapping[str, OptionValue]) -> None:
     method = merge_method(name)
     if name not in METHODS:
         return
-    for key, value in options.items():
+    for key, value in typed_options(name, options).items():
         if key not in method.options:
             known = sorted(method.options)
             remedy = did_you_mean(key, known) if known else f"{name} has no options"

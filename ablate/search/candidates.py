@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ablate.merge import OptionValue, code_mark
+from ablate.merge import OptionValue, code_mark, typed_options
 from ablate.merge.weights import unit_coefficients
 from ablate.mixture import Mixture
 from ablate.models.pool import ModelPool
@@ -107,7 +107,7 @@ def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> 
     members = tuple((member, share) for member, share in shares if share)
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
-    options = tuple(sorted(merge.options.items()))
+    options = tuple(sorted(typed_options(merge.method, merge.options).items()))
     code = code_mark(merge.method)
     return Candidate(
         key=_merge_key(pool, merge.method, options, code, seed_share, members),
@@ -208,11 +208,17 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
 
 def merge_label(merge: MergeMethod) -> str:
     """Return how a merge is named in the table: its method, its scale and options when set."""
-    given = dict(sorted(merge.options.items()))
+    given = dict(sorted(typed_options(merge.method, merge.options).items()))
     if merge.scale is not None:
         given["scale"] = merge.scale
-    shown = ", ".join(f"{key}={value:g}" for key, value in given.items())
+    shown = ", ".join(f"{key}={_exact(value)}" for key, value in given.items())
     return f"{merge.method}({shown})" if shown else merge.method
+
+
+def _exact(value: OptionValue) -> str:
+    """Return a number in short where that is all of it: labels tell merges apart."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _merge_key(

@@ -15,7 +15,7 @@ def check_search(study: Study) -> None:
     search = study.search
     name = search.algorithm
     if name != "auto":
-        resolve(name, ALGORITHMS, "search.algorithm")
+        resolve(name, ALGORITHMS, "search.algorithm", others=("auto",))
     if search.predictor != "pairwise" and name not in ("auto", "surrogate"):
         raise StudyError(
             f"search.predictor must stand with search.algorithm: surrogate, got '{name}', which "

@@ -179,7 +179,7 @@ class _Line:
     merge_seconds: float
     evaluate_seconds: float
     error: str | None
-    options: dict[str, bool | float] = field(default_factory=dict)
+    options: dict[str, bool | int | float] = field(default_factory=dict)
     run: dict[str, int] = field(default_factory=dict)
     code: str | None = None
     slopes: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -97,9 +97,11 @@ class Leaderboard:
         """Return the first of `mixtures`; raise StudyError when none is scored."""
         ranked = self.mixtures
         if not ranked:
-            raise StudyError(
-                "a best mixture must have been scored, got no finished trial; run `ablate search`"
-            )
+            why = "; run `ablate search`"
+            if self.failed:
+                first = self.failed[-1]
+                why = f": {len(self.failed)} failed, one with: {first.error}"
+            raise StudyError(f"a best mixture must have been scored, got no finished trial{why}")
         return ranked[0]
 
     @property

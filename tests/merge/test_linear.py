@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 
@@ -132,7 +133,7 @@ def test_members_must_fit() -> None:
 
 def test_methods_are_found_by_name_or_by_place() -> None:
     assert merge_method("linear") is METHODS["linear"]
-    assert merge_method("ablate.merge.linear:linear").function is linear
+    assert inspect.unwrap(merge_method("ablate.merge.linear:linear").function) is linear
     with pytest.raises(StudyError, match="did you mean 'linear'"):
         merge_method("liner")
     with pytest.raises(StudyError, match="can be imported"):

@@ -59,7 +59,7 @@ def test_wrong_options_are_one_line(name: str, options: dict[str, Any], message:
 
 def test_a_users_own_function_takes_any_option() -> None:
     method = merge_method("ablate.merge.linear:linear")
-    assert method.function is linear
+    assert inspect.unwrap(method.function) is linear
     assert not method.needs_seed and method.statistics is None and not method.options
     check_options("ablate.merge.linear:linear", {"anything": 1.0})
 
