@@ -34,7 +34,7 @@ def parse_mixture(
     if text in known:
         return member_mixture([text], units, weighting)
     if text.endswith(_SUFFIXES):
-        return read_weights(Path(text)).require_known(known)
+        return read_weights(Path(text), known)
     names = split_names(text, known)
     for name in names:
         if name not in known:
@@ -87,10 +87,11 @@ def _first_name(text: str, known: Collection[str]) -> tuple[str, str, bool]:
     return name.strip(), rest.lstrip(), not comma
 
 
-def read_weights(path: Path) -> Mixture:
+def read_weights(path: Path, known: Collection[str] | None = None) -> Mixture:
     """Return the mixture in a .json or .yaml file of weights.
 
-    Raises StudyError when it cannot be read, or is not {partition: number}.
+    Raises StudyError when it cannot be read, is not {partition: number}, or names a partition that
+    is not `known`, be its weight zero.
     """
     try:
         content = read_small(path, MAX_FILE_BYTES).decode()
@@ -121,7 +122,10 @@ def read_weights(path: Path) -> Mixture:
             f"weights must be at most {MOST:g}, got more for partition '{large[0]}' in {path}; "
             "give each partition a share such as 0.25"
         )
-    return Mixture.of({str(name): float(value) for name, value in tree.items()})
+    weights = {str(name): float(value) for name, value in tree.items()}
+    if known is not None:
+        Mixture.uniform(weights).require_known(known)
+    return Mixture.of(weights)
 
 
 def _parsed(content: str, suffix: str) -> Any:

@@ -6,6 +6,7 @@ Relative paths are taken from the folder of the study file.
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from ablate.settings import (
     Settings,
     apply_overrides,
     build,
+    parse_number,
     read_yaml,
     shortened,
     texts_of,
@@ -41,6 +43,13 @@ def _list(value: Any) -> Any:
 
 def _path_object(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
+
+
+def _option(value: Any) -> Any:
+    number = value if isinstance(value, bool) else parse_number(value)
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(f"must be a finite number, or true or false, got {shortened(value)}")
+    return number
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
@@ -290,7 +299,7 @@ class MergeMethod(Settings):
         gt=0,
         description="linear: s in seed + s * sum of deltas; null = the average (1/members).",
     )
-    options: dict[str, bool | Int | Float] = Field(
+    options: dict[str, Annotated[bool | int | float, BeforeValidator(_option)]] = Field(
         {}, description="Options of the method, e.g. {density: 0.2} of ties; see `ablate.merge`."
     )
 
@@ -336,6 +345,10 @@ class ObjectiveSettings(Settings):
             raise ValueError("weighted must have weights >= 0 that are not all 0")
         if self.mean == ():
             raise ValueError("mean must name at least one domain")
+        if isinstance(self.mean, tuple) and len({*self.mean}) < len(self.mean):
+            raise ValueError(
+                f"mean must name each domain once, got {list(self.mean)}; use weighted to count one more"
+            )
         return self
 
 
@@ -400,9 +413,7 @@ class ValidateSettings(Settings):
     """Which mixtures are trained for real (verb `validate`)."""
 
     mixtures: Int = Field(16, ge=1, description="How many.")
-    sizes: tuple[Annotated[Int, Field(ge=1)], ...] | None = Field(
-        None, min_length=1, description="null = stratified over all sizes."
-    )
+    sizes: tuple[Int, ...] | None = Field(None, description="null = stratified over all sizes.")
     tokens: Literal["proportional", "fixed"] = Field(
         "proportional", description="Tokens grow with the units of the mixture, or not."
     )
@@ -416,6 +427,15 @@ class ValidateSettings(Settings):
         0, ge=0, description="Mixtures beyond these, in all; each tells most about which is best."
     )
     rng_seed: Int = Field(0, ge=0, lt=2**32, description="Seed of the choice and the bootstrap.")
+
+    @model_validator(mode="after")
+    def _some_sizes(self) -> Self:
+        if self.sizes is not None and (not self.sizes or min(self.sizes) < 1):
+            raise ValueError(
+                f"sizes must be numbers of partitions, 1 or more, got {list(self.sizes)}; "
+                "leave it out for all"
+            )
+        return self
 
 
 class Study(Settings):

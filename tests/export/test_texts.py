@@ -89,6 +89,12 @@ def test_exported_weights_are_read_back_as_the_same_mixture(tmp_path: Path, suff
     path = write_export(asked, "weights", tmp_path / f"w{suffix}")
     again = parse_mixture(str(path), known=UNITS, units=UNITS, weighting="macro")
     assert again == asked.mixture == read_weights(path)
+    path.write_text('{"law": 1, "lwa": 0}')
+    assert read_weights(path).partitions == ("law",)
+    with pytest.raises(StudyError, match="got 'lwa'; did you mean 'law'"):
+        parse_mixture(
+            str(path), known=["law", "news"], units={"law": 1, "news": 1}, weighting="micro"
+        )
 
 
 def test_mergekit_weights_are_the_coefficients() -> None:

@@ -114,6 +114,7 @@ def test_hundreds_of_partitions_are_searched_in_eighty_trials() -> None:
 @pytest.mark.parametrize(
     ("groups", "told"),
     [
+        ({"web": ()}, "got none in 'web'"),
         ({"a": ("q-*",)}, "'q-\\*' in 'a'"),
         ({"x": ("a-0",), "y": ("a-*",)}, "'a-0' in 'x' and 'y'"),
         ({"e-0": ("a-*",)}, "rename the group"),

@@ -30,6 +30,11 @@ def partition_groups(
     found: dict[str, tuple[str, ...]] = {}
     home: dict[str, str] = {}
     for group, patterns in sorted(settings.groups.items()):
+        if not patterns:
+            raise StudyError(
+                f"search.space.groups must name partitions in each group, got none in '{group}'; "
+                "name some, or leave it out"
+            )
         members = set()
         for pattern in patterns:
             matched = [name for name in partitions if fnmatchcase(name, pattern)]
