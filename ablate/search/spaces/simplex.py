@@ -211,7 +211,8 @@ def _require_bounds(required: set[str], bounds: Mapping[str, tuple[float, float]
     for name in sorted(required):
         if name not in bounds:
             raise StudyError(
-                f"search.space.exclude must not name a partition that bounds require, got '{name}'"
+                f"search.space.exclude must not name a partition that bounds require, got '{name}'; "
+                "lower its bound to 0, or leave it in"
             )
         if not _is_open(bounds[name]):
             raise StudyError(
@@ -239,8 +240,8 @@ def _require_room(
     try:
         space.nearest(np.array([bounds[name][1] for name in space.names]))
     except StudyError as error:
+        budget = "" if settings.max_tokens is None else f"max_tokens {settings.max_tokens:,}, "
         raise StudyError(
             "search.space must hold a mixture, got rules that no mixture keeps together (sizes "
-            f"{space.min_size} to {space.max_size}, max_tokens {settings.max_tokens}, bounds, "
-            "min_weight); loosen one"
+            f"{space.min_size} to {space.max_size}, {budget}bounds, min_weight); loosen one"
         ) from error
