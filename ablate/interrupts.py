@@ -89,6 +89,32 @@ def held() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Put processes that are forked inside into groups of their own.
+
+    `timeout`, Slurm and shells signal a whole group. A driver is to hear it and to end what it has
+    started in order: Ray that dies first leaves it waiting. What is forked without Python's hooks,
+    by `subprocess` without a `preexec_fn`, stays in the group; Ray's processes have one.
+    """
+    _apart.append(os.getpid())
+    try:
+        yield
+    finally:
+        _apart.pop()
+
+
+_apart: list[int] = []
+
+
+def _leave_group() -> None:
+    if _apart:
+        os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_leave_group)
+
+
 def _answered() -> dict[int, Any]:
     """Return the handlers of the signals that are not ignored."""
     found = {int(number): signal.getsignal(number) for number in SIGNALS}

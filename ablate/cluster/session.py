@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from ablate.cluster.job_address import AUTH_MODE, token_mode
 from ablate.cluster.room import bundle_of, require_room
 from ablate.errors import RunError, StudyError
-from ablate.interrupts import held
+from ablate.interrupts import apart, held
 from ablate.progress import bar
 from ablate.resources import Cluster
 
@@ -98,14 +98,15 @@ def _connect(cluster: Cluster) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if cluster.address is None:
         store = cluster.object_store_gb
-        ray.init(
-            address="local",
-            num_cpus=cluster.cpus,
-            num_gpus=cluster.gpus,
-            object_store_memory=None if store is None else int(store * 1e9),
-            include_dashboard=False,
-            **quiet,
-        )
+        with apart():
+            ray.init(
+                address="local",
+                num_cpus=cluster.cpus,
+                num_gpus=cluster.gpus,
+                object_store_memory=None if store is None else int(store * 1e9),
+                include_dashboard=False,
+                **quiet,
+            )
         return
     try:
         ray.init(address=cluster.address, **quiet)

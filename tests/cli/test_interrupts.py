@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from ablate.interrupts import heard, held
+from ablate.interrupts import apart, heard, held
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +113,16 @@ def test_what_is_ignored_stays_ignored() -> None:
         assert came == []
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_forked_apart_is_in_a_group_of_its_own() -> None:
+    """With a `preexec_fn`, as Ray starts its own processes; outside the block nothing changes."""
+
+    def group() -> int:
+        command = [sys.executable, "-c", "import os; print(os.getpgrp())"]
+        started = subprocess.run(command, preexec_fn=int, capture_output=True, check=True)
+        return int(started.stdout)
+
+    with apart():
+        assert group() != os.getpgrp()
+    assert group() == os.getpgrp()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.faults.disturbing import VALIDATED, Run, injections, lines, numbers
@@ -46,6 +49,25 @@ def test_a_driver_that_ends_in_every_stage_changes_no_number(
     run = Run(place, overrides=VALIDATED)
     run.finish()
     assert numbers(run.work) == validated
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM], ids=lambda way: way.name)
+@pytest.mark.parametrize("moment", ["seed", "search"])
+def test_a_signal_to_the_whole_group_ends_a_driver_as_one_to_the_driver(
+    moment: str, way: signal.Signals, place: Path
+) -> None:
+    """As `timeout`, Slurm and a shell send it; Ray's own processes must not go first."""
+    run = Run(place)
+    run.wait_until(lambda: MOMENTS[moment](run.work))
+    started = run.children()
+    assert {"gcs_server", "raylet"} <= {child.name() for child in started}
+    os.killpg(run.process.pid, way)
+    injections[f"{way.name} to a driver's group"] += 1
+    assert run.code(seconds=30) == CODES[way], run.said[-2000:]
+    stage = "train" if moment == "seed" else moment
+    last = json.loads((run.work / f"logs/{stage}.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["outcome"]) == ("end", "stopped"), last
+    assert not psutil.wait_procs(started, timeout=30)[1]
 
 
 def test_a_second_driver_is_refused_and_disturbs_nothing(place: Path, calm: dict[str, Any]) -> None:
