@@ -1,11 +1,13 @@
 """The pool in Ray's object store: each model once per node, mapped by its evaluators.
 
-Members are made by Ray tasks, so a copy that is lost with a node is read again from its folder.
+Members are made by Ray tasks, so a copy that is lost with a node is read again from its folder,
+also while evaluators hold every CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ablate.cluster.room import bundle_of, room_by_node
 from ablate.errors import RunError
 from ablate.merge import Statistics
 from ablate.models.checkpoint import load_flat
@@ -62,30 +66,64 @@ def store_pool(pool: ModelPool, layout: Layout, root: Path, wanted: set[Member])
 
     Raises CheckpointError when a folder does not hold the model that the pool names.
     """
-    load = ray.remote(num_cpus=1, max_retries=3)(_load)
     shared = ray.put(layout)
     models: dict[Member, tuple[str, str]] = {
         (unit.partition, unit.index): (unit.folder, unit.digest) for unit in pool.units
     }
     models[SEED] = (pool.seed.folder, pool.seed.digest)
-    references = {
-        member: load.remote(str(root / folder), shared, digest)
+    asked = {
+        member: (str(root / folder), shared, digest)
         for member, (folder, digest) in models.items()
         if member in wanted or member == SEED
     }
-    wait_for(list(references.values()), "pool")
+    references = made_by_tasks(_load, asked, "pool")
     names = {member: unit.fingerprint for member, unit in pool.by_member.items()}
     return Store(root=str(root), references=references, names=names)
 
 
-def wait_for(references: list[Any], label: str) -> None:
-    """Wait until every task of `references` has ended; raise the first one's error as it is."""
-    waiting = list(references)
-    with bar(label, len(waiting)) as advance:
-        while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1, timeout=0.5, fetch_local=False)
-            advance(len(references) - len(waiting), "")
+def made_by_tasks(
+    function: Callable[..., Any],
+    asked: Mapping[Member, tuple[Any, ...]],
+    label: str,
+    *,
+    gpus: int = 0,
+) -> dict[Member, Any]:
+    """Return references to `function(*asked[member])`, each by one Ray task that has ended.
+
+    Each node runs as many at once as it has CPUs, and `gpus` for each of them. Raises what a task
+    raises as it is, RunError for a task that is lost for good.
+    """
+    # The CPUs are counted here and not reserved in Ray. When a node takes the only copy of a result
+    # with it, Ray runs the task again, and by then evaluators have reserved every CPU.
+    task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=3)(function)
+    references: dict[Member, Any] = {}
+    waiting, running = deque(asked), dict[Any, str]()
+    with bar(label, len(asked)) as advance:
+        while waiting or running:
+            for node in _free_places(running.values(), gpus)[: len(waiting)]:
+                member = waiting.popleft()
+                # Soft: on a node that is lost the task would never run again.
+                there = NodeAffinitySchedulingStrategy(node, soft=True)
+                reference = task.options(scheduling_strategy=there).remote(*asked[member])
+                references[member] = reference
+                running[reference] = node
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
+            for reference in ready:
+                del running[reference]
+            advance(len(references) - len(running), "")
             _raise_failure(ready)
+    return references
+
+
+def _free_places(taken: Iterable[str], gpus: int) -> list[str]:
+    """Return the node of every task that may start now, nodes in turn, the emptiest first."""
+    room = room_by_node(bundle_of(1, gpus))
+    # All such nodes may have been lost: one task at a time then waits, or runs, where Ray says.
+    room = room or {ray.get_runtime_context().get_node_id(): 1}
+    used = Counter(taken)
+    free = {node: count - used[node] for node, count in room.items()}
+    turns = [(count - turn, node) for node, count in free.items() for turn in range(count)]
+    return [node for _, node in sorted(turns, reverse=True)]
 
 
 def _load(folder: str, layout: Layout, digest: str) -> np.ndarray:

@@ -26,13 +26,18 @@ def bundle_of(cpus: float, gpus: float = 0.0) -> dict[str, float]:
 
 def room_for(bundle: Bundle) -> int:
     """Return how many such bundles the nodes of the connected cluster hold, all at once."""
-    total = 0
+    return sum(room_by_node(bundle).values())
+
+
+def room_by_node(bundle: Bundle) -> dict[str, int]:
+    """Return how many such bundles each node holds, by its id; nodes that hold none are left out."""
+    found: dict[str, int] = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = node["Resources"]
             fits = min(there.get(kind, 0.0) / amount for kind, amount in bundle.items())
-            total += int(fits + 1e-9)
-    return total
+            found[node["NodeID"]] = int(fits + 1e-9)
+    return {node: count for node, count in found.items() if count}
 
 
 def require_room(what: str, bundle: Bundle, count: int, minutes: float, remedy: str) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import ray
-
-from ablate.cluster.pool import SEED, Member, Store, wait_for
+from ablate.cluster.pool import SEED, Store, made_by_tasks
 from ablate.corpus import Corpus
-from ablate.evaluate.gathering import gathered, unit_sample
+from ablate.evaluate.gathering import Sample, gathered, unit_sample
 from ablate.merge import Statistics
 from ablate.models.pool import ModelPool
 from ablate.resources import Cluster
@@ -31,11 +28,19 @@ def with_statistics(
     Raises StudyError for a unit whose training text is not in the corpus.
     """
     gpus = cluster.trial.whole_gpus
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(gathered)
-    references: dict[Member, Any] = {
-        member: task.remote(unit_sample(member, study, corpus, pool, kind, gpus))
+    samples = {
+        member: unit_sample(member, study, corpus, pool, kind, gpus)
         for member in store.references
         if member != SEED
     }
-    wait_for(list(references.values()), kind)
+    if gpus:
+        # What is held in the store is then read from the workspace, without a GPU: it is read again
+        # when a node takes the only copy with it, and by then evaluators have every GPU.
+        made_by_tasks(_keep, {m: (sample,) for m, sample in samples.items()}, kind, gpus=gpus)
+    asked = {member: (replace(sample, gpus=0),) for member, sample in samples.items()}
+    references = made_by_tasks(gathered, asked, f"{kind}, read" if gpus else kind)
     return replace(store, statistics={**store.statistics, kind: references})
+
+
+def _keep(sample: Sample) -> None:
+    gathered(sample)

@@ -29,7 +29,7 @@ from ablate.errors import RunError
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.evaluate.statistics import DomainScore
-from ablate.progress import bar, tell
+from ablate.progress import bar, note, tell
 from ablate.resources import Cluster, TrialResources
 from ablate.search.conversation import Pause
 from ablate.search.journal import Scored
@@ -95,6 +95,7 @@ def run_trials(
         if searcher.broken is not None:
             raise searcher.broken
         advance(total, "")
+        searcher.say_failures()
 
 
 def _fit(tuner: tune.Tuner, asker: _Asker) -> None:
@@ -140,6 +141,8 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         self._halvings: Counter[str] = Counter()
         self._again: deque[Question] = deque()
         self._tries: Counter[str] = Counter()
+        self._hangs: Counter[str] = Counter()
+        self._failures: list[tuple[Question, str]] = []
         self.broken: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -211,18 +214,19 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         """Ask an open trial's question once more; return False when it has been tried enough.
 
         `smaller` asks for half the batch: the process was ended for its memory. What hangs is
-        tried twice at most.
+        tried twice at most; lost processes are counted apart, they say nothing about the trial.
         """
         question = self._open.get(trial_id)
         if question is None:
             return False
-        key = question.candidate.key
-        most = min(self._limits.retries, 1) if self.hung(trial_id) else self._limits.retries
-        if self._tries[key] >= most:
+        key, most = question.candidate.key, self._limits.retries
+        counted, most = (self._hangs, min(most, 1)) if self.hung(trial_id) else (self._tries, most)
+        if counted[key] >= most:
             return False
-        self._tries[key] += 1
+        counted[key] += 1
         self._halvings[key] += smaller
-        tell("retry", trial=key, number=self._tries[key], smaller=smaller)
+        number = self._tries[key] + self._hangs[key]
+        tell("retry", trial=key, number=number, smaller=smaller)
         self._again.append(self._open.pop(trial_id))
         return True
 
@@ -230,7 +234,22 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         """Record a trial that failed; the search goes on."""
         question = self._open.pop(trial_id, None)
         if question is not None:
+            self._failures.append((question, reason))
             self._answer(question, Scored(key=question.candidate.key, error=reason))
+
+    def say_failures(self) -> None:
+        """Say how many trials failed, and why the first did: those of the seed and units before."""
+        if not self._failures:
+            return
+        question, reason = min(self._failures, key=lambda one: one[0].candidate.kind == "proxy")
+        candidate = question.candidate
+        (member, _), *_ = candidate.coefficients or [(("", 0), 0.0)]
+        named = {"seed": "the seed", "unit": f"unit {member[0]} {member[1]}"}
+        what = named.get(candidate.kind, str(candidate.mixture))
+        note(
+            f"{len(self._failures):,} of {self._questions.answers:,} trials failed, {what}: "
+            f"{reason}; run it again to ask them once more"
+        )
 
     def _answer(self, question: Question, scored: Scored) -> None:
         try:
