@@ -44,6 +44,9 @@ ENVIRONMENT = {
 OWN_RAY = {AUTH_MODE: "disabled"}
 
 
+HEART = ("gcs_server", "raylet")  # the processes without which Ray answers nothing
+
+
 @dataclass
 class _Held:
     """How many callers want a connection kept, and whether this process opened it."""
@@ -86,6 +89,18 @@ def session(cluster: Cluster) -> Iterator[None]:
             _held.opened = True
     with kept_session():
         yield
+
+
+def own_ray_died() -> bool:
+    """Return whether the Ray that this process started has ended by itself.
+
+    What stops a whole service (systemd, Slurm's control groups) ends Ray beside its driver: no
+    answer comes from it any more, and after a minute Ray ends the driver too, in its own way.
+    """
+    node = ray._private.worker._global_node
+    if not _held.opened or node is None:
+        return False
+    return any(kind in HEART for kind, _ in node.dead_processes())
 
 
 def _close_unless_held() -> None:

@@ -34,7 +34,7 @@ from ablate.cluster.room import (
     bundle_of,
     require_room,
 )
-from ablate.cluster.session import scratch_folder, session
+from ablate.cluster.session import own_ray_died, scratch_folder, session
 from ablate.cluster.threads import WatchedThread
 from ablate.errors import RunError, StudyError, UserError
 from ablate.progress import note
@@ -165,6 +165,8 @@ class _Lane(WatchedThread):
         except (TrainingFailedError, RayError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             self.problem = lines[-1] if lines else type(error).__name__
+            if not ray.is_initialized():  # closed meanwhile; a call would start another Ray
+                return
             with contextlib.suppress(RayError):
                 ray.get(self._queue.fail.remote(self._lane, RunError(self.problem)))
 
@@ -249,12 +251,20 @@ def _follow(lanes: _Lanes, queue: Any, show: Callable[[Snapshot], None]) -> Snap
             lanes.wait(POLL_SECONDS)
         return look()
     except (KeyboardInterrupt, RunError):
-        ray.get(queue.stop.remote())
-        note("stopping: each run saves its state at the end of its step")
-        end = time.monotonic() + STOP_SECONDS
-        while lanes.running and time.monotonic() < end:
-            lanes.wait(POLL_SECONDS)
+        _stop(lanes, queue)
         raise
+
+
+def _stop(lanes: _Lanes, queue: Any) -> None:
+    """Have the lanes save their states and end; where Ray has died there is nothing to wait for."""
+    asked = queue.stop.remote()
+    while not ray.wait([asked], timeout=POLL_SECONDS)[0]:
+        if own_ray_died():
+            return
+    note("stopping: each run saves its state at the end of its step")
+    end = time.monotonic() + STOP_SECONDS
+    while lanes.running and time.monotonic() < end and not own_ray_died():
+        lanes.wait(POLL_SECONDS)
 
 
 def _detail(now: Snapshot) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +52,24 @@ def test_a_driver_that_ends_in_every_stage_changes_no_number(
     assert numbers(run.work) == validated
 
 
-@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM], ids=lambda way: way.name)
+@pytest.mark.parametrize("to", ["group", "all"])
 @pytest.mark.parametrize("moment", ["seed", "search"])
-def test_a_signal_to_the_whole_group_ends_a_driver_as_one_to_the_driver(
-    moment: str, way: signal.Signals, place: Path
+def test_a_polite_kill_of_more_than_the_driver_ends_it_as_one_of_the_driver(
+    moment: str, to: str, place: Path
 ) -> None:
-    """As `timeout`, Slurm and a shell send it; Ray's own processes must not go first."""
+    """To its group, as `timeout` and shells send it; to all it has started, as systemd does."""
     run = Run(place)
     run.wait_until(lambda: MOMENTS[moment](run.work))
     started = run.children()
     assert {"gcs_server", "raylet"} <= {child.name() for child in started}
-    os.killpg(run.process.pid, way)
-    injections[f"{way.name} to a driver's group"] += 1
-    assert run.code(seconds=30) == CODES[way], run.said[-2000:]
+    if to == "group":
+        os.killpg(run.process.pid, signal.SIGTERM)
+    else:
+        for process in [*started, run.process]:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+    injections[f"SIGTERM to a driver's {to}"] += 1
+    assert run.code(seconds=45) == 143, run.said[-2000:]
     stage = "train" if moment == "seed" else moment
     last = json.loads((run.work / f"logs/{stage}.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last["outcome"]) == ("end", "stopped"), last
