@@ -95,14 +95,15 @@ def test_a_node_lost_in_search_with_the_only_copy_of_units(
 def test_units_lost_with_their_node_are_read_again_while_evaluators_hold_every_cpu(
     place: Path, nodes: RayNodes, undisturbed: Callable[..., Path]
 ) -> None:
-    """The pool is on two nodes; one goes, and no CPU is free on the other."""
+    """The pool is on a node that goes; on the other an evaluator has reserved the only CPU."""
     calm = undisturbed(LONGER)
     shutil.copytree(calm, place / "work")
     journal = place / "work/trials.jsonl"
     journal.unlink()
-    nodes.add_node(num_cpus=1)
     lost = nodes.add_node(num_cpus=1)
     run = start(place, nodes)
+    run.wait_until(lambda: "pool       5/5" in run.said)
+    nodes.add_node(num_cpus=1)
     run.wait_until(lambda: lines(journal) >= 1)
     nodes.remove_node(lost, allow_graceful=False)
     injections["node lost while every CPU was reserved"] += 1
