@@ -41,7 +41,9 @@ ENVIRONMENT = {
 
 # Ray on loopback for this process only: a token would be written into the home folder. A cluster
 # that runs already is joined as Ray itself would join it: RAY_AUTH_MODE=token where it asks for one.
-OWN_RAY = {AUTH_MODE: "disabled"}
+# Its workers have the driver's own priority (`nice ablate ...` lowers both): with Ray's 15 they starve
+# beside anything else that the machine does.
+OWN_RAY = {AUTH_MODE: "disabled", "RAY_worker_niceness": "0"}
 
 
 HEART = ("gcs_server", "raylet")  # the processes without which Ray answers nothing

@@ -245,7 +245,8 @@ class _Asker(_DriverOnly, Searcher):  # type: ignore[misc]
         candidate = question.candidate
         (member, _), *_ = candidate.coefficients or [(("", 0), 0.0)]
         named = {"seed": "the seed", "unit": f"unit {member[0]} {member[1]}"}
-        what = named.get(candidate.kind, str(candidate.mixture))
+        members = " + ".join(candidate.mixture.partitions) if candidate.mixture else ""
+        what = named.get(candidate.kind, members)
         note(
             f"{len(self._failures):,} of {self._questions.answers:,} trials failed, {what}: "
             f"{reason}; run it again to ask them once more"
