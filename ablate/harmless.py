@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -37,14 +38,45 @@ def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> s
 
     That is user and password in a URL, the value of `?token=` and its like, a token of the hub,
     and the value of every environment variable that is named like a secret (HF_TOKEN,
-    WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...).
+    WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...), as it is or as Python and JSON quote it.
     """
     for name, value in environment.items():
         if len(value) >= _LEAST_SECRET and _SECRET_VARIABLE.fullmatch(name):
-            text = text.replace(value, HIDDEN)
+            for form in _forms(value):
+                text = text.replace(form, HIDDEN)
     text = _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}@", text)
     text = _SECRET_IN_QUERY.sub(rf"\1{HIDDEN}", text)
     return _HUB_TOKEN.sub(HIDDEN, text)
+
+
+def _forms(value: str) -> list[str]:
+    """Return how a secret may stand in a text, longest first: errors quote what they refuse."""
+    if value.isascii() and value.isprintable() and not set(value) & set("\\'\""):
+        return [value]
+    quoted = {
+        value,
+        " ".join(value.split()),
+        # With both quotation marks in a text, Python escapes the single one.
+        *(
+            quote(text)[1:end]
+            for quote in (repr, ascii)
+            for text, end in ((value, -1), (value + "'\"", -4))
+        ),
+        repr(os.fsencode(value))[2:-1] if _is_encodable(value) else value,
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        visible(value),
+        value.encode("unicode_escape").decode(),
+    }
+    return sorted((form for form in quoted if len(form) >= _LEAST_SECRET), key=len, reverse=True)
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_name(text: str) -> bool:

@@ -46,6 +46,7 @@ WORDS = {
     "float_type": "must be a number",
     "int_from_float": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number below 9.2e18",
     "int_type": "must be a whole number",
     "list_type": "must be a list",
     "model_type": "must hold keys and values",

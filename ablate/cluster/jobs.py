@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
 from ablate.cluster.job_address import JobAddress, only_address
 from ablate.errors import RunError, StudyError
+from ablate.harmless import without_secrets
 from ablate.progress import note
 
 try:
@@ -40,6 +42,7 @@ PAUSE_SECONDS = 1.0
 INTERRUPTED, FAILED = 130, 1
 STUDY, VERB, WORKSPACE = "ablate_study", "ablate_verb", "ablate_workspace"
 STARTING = ("No available agent", "Cannot connect to host", "Connection refused")
+TOKEN_PLACES = "RAY_AUTH_TOKEN_PATH (a file), RAY_AUTH_TOKEN, or ~/.ray/auth_token"
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -109,6 +112,7 @@ class JobServer:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
         with self._asking(), only_address(address):
+            _require_sendable_token()
             self._client = _Client(address.url)
 
     def submit(self, request: JobRequest) -> Job:
@@ -193,6 +197,8 @@ class JobServer:
             yield
         except AuthenticationError as error:
             raise StudyError(_token_problem(error, self.address)) from error
+        except UnicodeError as error:  # a token that is no text: its bytes are in the error
+            raise StudyError(_unsendable()) from error
         except (requests.JSONDecodeError, KeyError) as error:
             raise StudyError(_no_job_server(self.address)) from error
         except (requests.ConnectionError, requests.Timeout, ConnectionError) as error:
@@ -366,8 +372,22 @@ def _seconds(milliseconds: int | None) -> float | None:
     return milliseconds / 1000 if milliseconds else None
 
 
+def _require_sendable_token() -> None:
+    """Refuse a token that no HTTP header can hold, before a refusal further down shows it."""
+    headers = get_auth_headers_if_auth_enabled({})
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise StudyError(_unsendable())
+
+
+def _unsendable() -> str:
+    return (
+        "the token must be one line of visible ASCII characters, got others (not shown); mend "
+        f"{TOKEN_PLACES}"
+    )
+
+
 def _token_problem(error: AuthenticationError, address: JobAddress) -> str:
-    where = "RAY_AUTH_TOKEN_PATH (a file), RAY_AUTH_TOKEN, or ~/.ray/auth_token"
+    where = TOKEN_PLACES
     if "RAY_AUTH_TOKEN_PATH" in error.message and "cannot be opened" in error.message:
         return "RAY_AUTH_TOKEN_PATH must name a file with the cluster's token, got none there"
     if "Authentication failed" in error.message:
@@ -387,5 +407,6 @@ def _no_job_server(address: JobAddress) -> str:
 
 def one_line(value: object) -> str:
     """Return the text of an error on one line, cut to a readable length."""
-    text = " ".join(str(value).split()) or type(value).__name__
+    # Hidden before the cut: half a secret would not be known as one.
+    text = without_secrets(" ".join(without_secrets(str(value)).split())) or type(value).__name__
     return text if len(text) <= 300 else text[:297] + "..."

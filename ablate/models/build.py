@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -19,12 +18,23 @@ from transformers import (
 
 from ablate.errors import StudyError, did_you_mean
 from ablate.models.load import load_model
-from ablate.models.sources import first_line, quiet_transformers, read_config, resolve_folder
+from ablate.models.sizes import wrong_size
+from ablate.models.sources import (
+    CONFIG_ERRORS,
+    first_line,
+    quiet_transformers,
+    read_config,
+    resolve_folder,
+)
+from ablate.settings import shortened
 from ablate.study import ModelSettings, Study
 
 __all__ = ["PRESETS", "build_config", "build_model", "load_model", "padded_vocabulary"]
 
 VOCABULARY_MULTIPLE = 64
+PASS_TOKENS = 4
+WEIGHTS_OF_A_TRIAL = 4_000_000
+"""Random weights that are made in well under a second."""
 
 
 def padded_vocabulary(size: int) -> int:
@@ -88,15 +98,17 @@ def build_config(
     for key in settings.overrides:
         if key not in values or key in ("model_type", "vocab_size", "architectures", "dtype"):
             raise StudyError(
-                f"model.overrides must be keys of the preset's config, got '{key}'; "
+                f"model.overrides must be keys of the preset's config, got {shortened(key)}; "
                 f"{did_you_mean(key, values)}"
             )
         value = settings.overrides[key]
         if isinstance(value, int | float) and value < 0:
             raise StudyError(
-                f"model.overrides must not be negative, got {key} = {value}; correct it"
+                f"model.overrides must not be negative, got {key} = {shortened(value)}; correct it"
             )
     values.update(settings.overrides)
+    if (problem := wrong_size(settings.overrides) or wrong_size(values)) is not None:
+        raise StudyError(f"model.overrides must make a model: {problem}; mend them")
     values.update(bos_token_id=None, eos_token_id=eos_token_id, pad_token_id=None)
     # Derived from the width and the heads unless they are asked for themselves.
     for key, source in (("head_dim", None), ("num_key_value_heads", "num_attention_heads")):
@@ -105,7 +117,7 @@ def build_config(
     _require_positions(values.get("max_position_embeddings"), sequence_length)
     try:
         return type(config).from_dict(values)  # type: ignore[no-any-return]
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except CONFIG_ERRORS as error:
         raise StudyError(
             f"model.overrides must make a {type(config).__name__}: {first_line(error)}; mend them"
         ) from error
@@ -145,19 +157,58 @@ def _mendable(place: str) -> Iterator[None]:
     """Turn what a config makes transformers raise into one StudyError that names `place`."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+    except (*CONFIG_ERRORS, RuntimeError) as error:
         raise StudyError(f"{place} must make a model: {first_line(error)}; mend it") from error
 
 
 def check_preset(settings: ModelSettings, sequence_length: int) -> PretrainedConfig:
-    """Return the config of a preset; no weights are made.
+    """Return the config of a preset; no weights of its size are made.
 
-    Raises StudyError when it makes no model with its overrides. The vocabulary is a stand-in.
+    Raises StudyError when it makes no model with its overrides, or one that scores no text. The
+    vocabulary is a stand-in.
     """
     config = build_config(settings, VOCABULARY_MULTIPLE, 0, sequence_length)
     with torch.device("meta"), quiet_transformers(), _mendable("model.overrides"):
         AutoModelForCausalLM.from_config(config)
+    if settings.overrides:
+        _require_pass(config)
     return config
+
+
+def _require_pass(config: PretrainedConfig) -> None:
+    """Have one layer score a few tokens in training; on the meta device where it is wide.
+
+    Some configs make a model that fails on its first tokens: heads that do not share out, a
+    dropout above 1, an output that is no mapping.
+    """
+    values = config.to_dict()
+    values["num_hidden_layers"] = min(1, config.num_hidden_layers)
+    if values.get("layer_types"):
+        values["layer_types"] = values["layer_types"][:1]
+    with quiet_transformers(), _mendable("model.overrides"):
+        one = type(config).from_dict(values)
+        # Attention spelled out: on the meta device the fused one judges less.
+        one._attn_implementation = "eager"
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(one)
+        numel = sum(parameter.numel() for parameter in model.parameters())
+        place = torch.device("cpu" if numel <= WEIGHTS_OF_A_TRIAL else "meta")
+        with torch.random.fork_rng(devices=[]), place, torch.no_grad():
+            if place.type == "cpu":
+                model = AutoModelForCausalLM.from_config(one, dtype=torch.float32)
+            tokens = torch.zeros((2, PASS_TOKENS), dtype=torch.long)
+            found = model.train()(input_ids=tokens, labels=tokens)
+            _require_scores(found, (2, PASS_TOKENS, VOCABULARY_MULTIPLE))
+
+
+def _require_scores(found: Any, shape: tuple[int, ...]) -> None:
+    logits, loss = getattr(found, "logits", None), getattr(found, "loss", None)
+    if not isinstance(logits, torch.Tensor) or not isinstance(loss, torch.Tensor):
+        raise ValueError("its output has no logits and loss by name")
+    if tuple(logits.shape) != shape or loss.ndim:
+        raise ValueError(f"its logits are of shape {tuple(logits.shape)}, not {shape}")
+    if not loss.is_meta and not (bool(torch.isfinite(loss)) and bool(logits.isfinite().all())):
+        raise ValueError("its loss on a few tokens is not finite")
 
 
 @dataclass(frozen=True, kw_only=True)

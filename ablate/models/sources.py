@@ -16,6 +16,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 from ablate.errors import CheckpointError
+from ablate.models.sizes import wrong_size
+from ablate.settings import shortened
 from ablate.stores import fetched
 from ablate.workspace import read_small, strange_file
 
@@ -23,6 +25,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 MAX_JSON_BYTES = 64 << 20
+COMMON_SIZES = (
+    "num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads", "intermediate_size",
+)  # fmt: skip
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 CONFIG_ERRORS = (
     OSError,
@@ -115,23 +120,38 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):
         raise CheckpointError(
-            f"{folder / 'config.json'} must name a model_type, got {kind!r}; use a transformers "
+            f"{folder / 'config.json'} must name a model_type, got {shortened(kind)}; use a transformers "
             "checkpoint"
         )
     if kind not in CONFIG_MAPPING and not trust_remote_code:
         raise CheckpointError(
             f"{folder / 'config.json'} must have a model_type that transformers knows, got "
-            f"'{kind}'; if the checkpoint brings model code that you trust, set "
+            f"{shortened(kind)}; if the checkpoint brings model code that you trust, set "
             "model.trust_remote_code=true"
         )
+    if (problem := wrong_size(values)) is not None:
+        raise CheckpointError(_unbuildable(folder, problem))
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except CONFIG_ERRORS as error:
         raise CheckpointError(
             f"{folder / 'config.json'} must be a config that transformers reads: "
             f"{first_line(error)}; mend it or copy the checkpoint again"
         ) from error
+    # What the file leaves out has defaults by now, and a family's own names the common ones.
+    text = config.get_text_config()
+    common = {key: getattr(text, key, None) for key in COMMON_SIZES}
+    if (problem := wrong_size(common)) is not None:
+        raise CheckpointError(_unbuildable(folder, problem))
+    return config  # type: ignore[no-any-return]
+
+
+def _unbuildable(folder: Path, problem: str) -> str:
+    return (
+        f"{folder / 'config.json'} must make a model: {problem}; mend it or copy the checkpoint "
+        "again"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -132,3 +135,38 @@ def test_a_server_that_is_no_ray_is_told_apart(path: str) -> None:
 def test_a_stopped_job_may_save_before_it_is_killed_and_its_end_is_waited_for() -> None:
     may_take = int(JOB_VARIABLES["RAY_JOB_STOP_WAIT_TIME_S"])
     assert train.STOP_SECONDS + tracking.END_SECONDS < may_take < jobs.STOP_SECONDS
+
+
+@pytest.mark.parametrize(
+    "token",
+    [b"SECRETSECRET12345\nSECONDLINE", "SECRETé😀".encode(), b"SECRET\xff\xfe", b"SECRET\x01x"],
+    ids=ascii,
+)
+@pytest.mark.parametrize("given", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_that_no_header_holds_is_refused_and_not_shown(
+    token: bytes, given: str, tmp_path: Path
+) -> None:
+    """In a process of its own: Ray reads the token once."""
+    value = token
+    if given == "RAY_AUTH_TOKEN_PATH":
+        # Of a file Ray reads the first line.
+        (tmp_path / "token").write_bytes(token.replace(b"\n", b"\r"))
+        value = str(tmp_path / "token").encode()
+    code = (
+        "import ablate.cluster.jobs as jobs\nfrom ablate.cluster.job_address import job_address\n"
+        "from ablate.errors import StudyError\n"
+        "try: jobs.JobServer(job_address('http://127.0.0.1:9'))\n"
+        "except StudyError as error: print(ascii(str(error)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
+        env={b"RAY_AUTH_MODE": b"token", given.encode(): value, b"HOME": str(tmp_path).encode(),
+             b"PATH": b"/usr/bin:/bin", b"PYTHONPATH": ":".join(sys.path).encode()},
+    )  # fmt: skip
+    assert "the token must be one line of visible ASCII characters" in found.stdout
+    assert "SEC" not in found.stdout + found.stderr and found.stdout.count("\n") == 1
+
+
+def test_an_error_is_cut_after_its_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "SECRETSECRET")
+    assert "SEC" not in jobs.one_line("x" * 292 + "SECRETSECRET and more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,17 @@ def test_secrets_of_the_environment_are_hidden(
     with pytest.raises(StudyError, match="password or token") as raised:
         load_study(written(tmp_path, name=f"with {SECRET}"))
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("secret", [f"{SECRET}\nline", f"{SECRET}'\"\\é😀", f"{SECRET}\x1b\udcff"])
+def test_secrets_are_hidden_as_errors_quote_them(secret: str) -> None:
+    environment = {"RAY_AUTH_TOKEN": secret}
+    for text in (
+        secret, repr(secret), repr([f"it's {secret}"]), repr(f"\"it's\" {secret}"), json.dumps(secret), ascii(secret),
+        json.dumps(secret, ensure_ascii=False), visible(secret), " ".join(secret.split()),
+        repr(secret.encode(errors="surrogateescape")),
+    ):  # fmt: skip
+        assert SECRET not in without_secrets(f"got {text} there", environment), text
 
 
 def test_a_bug_s_traceback_has_neither(tmp_path: Path) -> None:
