@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shlex
 import signal
 import sys
@@ -20,6 +21,7 @@ from ablate.interrupts import heard
 from ablate.job_output import show_line
 from ablate.progress import note, set_quiet
 from ablate.resources import Cluster, load_cluster
+from ablate.settings import shortened
 from ablate.stores import named
 from ablate.study import Study, load_study
 
@@ -184,11 +186,15 @@ def demo(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A folder for the study.")]) -> None:
+def init(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder for the study.")],
+) -> None:
     """Write a commented study on the embedded corpus; `plan` and `run` accept it as it stands."""
     from ablate.starter import write_starter
 
-    file = write_starter(folder)
+    if not folder.strip():  # as a path it would be the current folder
+        raise StudyError("init must be given a folder, got no name; name one, or . for this folder")
+    file = write_starter(Path(folder))
     print(f"wrote {file}\nnext: ablate plan {file}")
 
 
@@ -274,21 +280,27 @@ def validate(
     overrides: Overrides = None,
     cluster: ClusterFile = None,
     rounds: Annotated[
-        int,
+        str,
         typer.Option(
-            "--rounds", min=0, help="So many more than the study asks for, each the most telling."
+            "--rounds",
+            metavar="INTEGER",
+            help="So many more than the study asks for, each the most telling.",
         ),
-    ] = 0,
+    ] = "0",
     json: Json = False,
 ) -> None:
     """Train some mixtures for real and say how far the proxies can be trusted."""
+    if not re.fullmatch(r"[0-9]{1,9}", rounds):
+        raise StudyError(
+            f"--rounds must be a whole number from 0 on, got {shortened(rounds)}; e.g. --rounds 2"
+        )
     asked, where = _load(study, overrides, cluster)
     from ablate import engine
     from ablate.agreement_table import agreement_tables
     from ablate.tables import console
 
     set_quiet(json)
-    found = engine.validate(asked, cluster=where, rounds=rounds)
+    found = engine.validate(asked, cluster=where, rounds=int(rounds))
     if json:
         _print_json(found.to_json())
         return

@@ -100,9 +100,9 @@ class PrepareResources(Settings):
 class NodeResources(Settings):
     """What a node is, for `ablate plan` only: no run reads it. null = as this machine."""
 
-    count: Int = Field(1, ge=1, description="Nodes, all alike.")
-    cpus: Int | None = Field(None, ge=1, description="CPUs of a node; null = as here.")
-    gpus: Int | None = Field(None, ge=0, description="GPUs of a node; null = as here.")
+    count: Int = Field(1, ge=1, le=1_000_000, description="Nodes, all alike.")
+    cpus: Int | None = Field(None, ge=1, le=10_000, description="CPUs of a node; null = as here.")
+    gpus: Int | None = Field(None, ge=0, le=1_000, description="GPUs of a node; null = as here.")
     memory_gb: Float | None = Field(None, gt=0, description="Memory, GB; null = as here.")
     gpu_memory_gb: Float = Field(80, gt=0, description="Memory of one GPU, GB.")
     object_store_gb: Float | None = Field(

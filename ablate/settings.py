@@ -32,6 +32,12 @@ def _seen(value: str) -> str:
     return value
 
 
+def cut(text: str) -> str:
+    """Return how a key or a path reads in a message: its end left out beyond 100 characters."""
+    text = without_secrets(text)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
 def shortened(value: Any) -> str:
     """Return how a value reads in a message: at most 60 characters, no secrets."""
     text = without_secrets(str(value) if isinstance(value, date) else repr(value))
@@ -110,7 +116,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if not isinstance(key, str | int | float | bool | type(None)):
                 raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: keys must be plain")
             if key in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' given twice")
+                raise yaml.YAMLError(
+                    f"line {key_node.start_mark.line + 1}: {shortened(key)} given twice"
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -132,6 +140,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path} must be a YAML file of at most 4 MiB; is it a data file?")
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(
+            f"{path} must be a file that can be read, got: {error.strerror}; name another"
+        ) from error
     except UnicodeDecodeError as error:
         byte, line = error.object[error.start], error.object[: error.start].count(b"\n") + 1
         raise StudyError(
@@ -166,12 +178,15 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     for token in overrides:
         key, separator, text = token.partition("=")
         if not separator or not key:
-            raise StudyError(f"overrides must read key=value, got '{token}'; e.g. train.rng_seed=1")
+            raise StudyError(
+                f"overrides must read key=value, got {shortened(token)}; e.g. train.rng_seed=1"
+            )
         try:
             value = parse_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise StudyError(
-                f"override {key} must be YAML, got '{text}': {_yaml_words(error)}; put it in quotes"
+                f"override {cut(key)} must be YAML, got {shortened(text)}: {cut(_yaml_words(error))}; "
+                "put it in quotes"
             ) from error
         _set(tree, key.split("."), value, token)
     return tree
@@ -182,7 +197,8 @@ def _set(node: Any, path: list[str], value: Any, token: str) -> None:
     if isinstance(node, list):
         if not head.isdigit() or int(head) >= len(node):
             raise StudyError(
-                f"override '{token}': '{head}' must be an index below {len(node)}; count from 0"
+                f"override {shortened(token)}: {shortened(head)} must be an index below {len(node)}; "
+                "count from 0"
             )
         if rest:
             _set(node[int(head)], rest, value, token)
@@ -196,7 +212,10 @@ def _set(node: Any, path: list[str], value: Any, token: str) -> None:
         else:
             node[head] = value
     else:
-        raise StudyError(f"override '{token}': nothing can stand below a plain value at '{head}'")
+        raise StudyError(
+            f"override {shortened(token)}: nothing can stand below a plain value at "
+            f"{shortened(head)}; correct the key"
+        )
 
 
 def build(model: type[SettingsT], tree: dict[str, Any], where: str) -> SettingsT:
@@ -211,11 +230,11 @@ def build(model: type[SettingsT], tree: dict[str, Any], where: str) -> SettingsT
 
 
 def _problem(model: type[BaseModel], item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"] if not _is_union_tag(part))
+    place = ".".join(cut(str(part)) for part in item["loc"] if not _is_union_tag(part))
     got = shortened(item.get("input"))
     if item["type"] == "extra_forbidden":
         known = _keys_at(model, item["loc"][:-1])
-        return f"{place} must be a known key, got '{item['loc'][-1]}', {did_you_mean(str(item['loc'][-1]), known)}"
+        return f"{place} must be a known key, got {shortened(str(item['loc'][-1]))}, {did_you_mean(str(item['loc'][-1])[:NAME_LENGTH], known)}"
     if item["type"] == "missing":
         return f"{place} must be given"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")

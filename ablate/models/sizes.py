@@ -23,8 +23,14 @@ _DEPTHS = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}
 _WIDTHS = {"hidden_size", "n_embd", "d_model", "word_embed_proj_dim"}
 _VOCABULARIES = {"vocab_size"}
 _HEADS = {"num_attention_heads", "n_head", "n_heads"}
-_ONE_AT_LEAST = _DEPTHS | _WIDTHS | _VOCABULARIES | _HEADS | {"intermediate_size", "n_positions"}
-_SIZES = _ONE_AT_LEAST - _DEPTHS | {"head_dim", "num_key_value_heads", "ffn_dim", "n_inner"}
+_ONE_AT_LEAST = _DEPTHS | _WIDTHS | _VOCABULARIES | _HEADS
+_SIZES = _ONE_AT_LEAST - _DEPTHS | {
+    "intermediate_size",
+    "head_dim",
+    "num_key_value_heads",
+    "ffn_dim",
+    "n_inner",
+}
 
 
 def wrong_size(values: Mapping[str, Any]) -> str | None:

@@ -134,14 +134,14 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        # What the file leaves out has defaults by now, and a family's own names the common ones.
+        text = config.get_text_config()
+        common = {key: getattr(text, key, None) for key in COMMON_SIZES}
     except CONFIG_ERRORS as error:
         raise CheckpointError(
             f"{folder / 'config.json'} must be a config that transformers reads: "
             f"{first_line(error)}; mend it or copy the checkpoint again"
         ) from error
-    # What the file leaves out has defaults by now, and a family's own names the common ones.
-    text = config.get_text_config()
-    common = {key: getattr(text, key, None) for key in COMMON_SIZES}
     if (problem := wrong_size(common)) is not None:
         raise CheckpointError(_unbuildable(folder, problem))
     return config  # type: ignore[no-any-return]

@@ -44,7 +44,7 @@ class Setting:
 
 def makespan(seconds: Sequence[float], lanes: int) -> float:
     """Return when the last of some runs ends, each begun in order by the first free lane."""
-    ends = [0.0] * lanes
+    ends = [0.0] * max(1, min(lanes, len(seconds)))  # a lane beyond the runs begins none
     for one in seconds:
         heapq.heappush(ends, heapq.heappop(ends) + one)
     return max(ends)

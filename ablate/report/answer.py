@@ -30,7 +30,8 @@ class Comparison:
     `value` is what mixtures are ranked by (see `worth`), `gain` how much lower that of the best one
     is, in nats per token. [lower, upper] is the paired interval of a gain in objective, `probability`
     that it is above zero: None where the sums were not kept, or where predictions are compared.
-    `interval` is that of the other's own prediction; `trained` the loss of a model truly trained.
+    `interval` is that of the other's own prediction; `trained` the loss of a model truly trained, and
+    `is_trained` says that the other is that model, so that nothing of it is predicted.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Comparison:
     value: float
     interval: tuple[float, float] | None
     trained: float | None
+    is_trained: bool
     gain: float
     lower: float | None
     upper: float | None
@@ -105,9 +107,16 @@ def answer_of(board: Leaderboard, level: float = 0.95) -> Answer:
 
 
 def predicted_interval(board: Leaderboard, row: Trial) -> tuple[float, float] | None:
-    """Return the interval of a row's predicted loss on a calibrated board, else None."""
+    """Return the interval of a row's predicted loss on a calibrated board, else None.
+
+    A model that is its own training has none: its loss is known.
+    """
     found = row.predicted_objective if board.is_calibrated else None
-    return None if found is None else (found.lower, found.upper)
+    return None if found is None or _is_known(found) else (found.lower, found.upper)
+
+
+def _is_known(found: Predicted) -> bool:
+    return found.lower == found.upper
 
 
 def trained_loss(board: Leaderboard, row: Trial) -> float | None:
@@ -129,13 +138,16 @@ def compare(board: Leaderboard, best: Trial, row: Trial, kind: str, level: float
     value, least = board.worth(row), board.worth(best)
     assert value is not None and least is not None
     lower, upper, probability = _paired(board, best, row, level)
+    found = row.predicted_objective if board.is_calibrated else None
+    trained = value if found is not None and _is_known(found) else trained_loss(board, row)
     return Comparison(
         kind=kind,
         row=row,
         label=mixture_label(row, board),
         value=value,
         interval=predicted_interval(board, row),
-        trained=trained_loss(board, row),
+        trained=trained,
+        is_trained=found is not None and _is_known(found),
         gain=value - least,
         lower=lower,
         upper=upper,

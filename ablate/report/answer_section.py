@@ -212,7 +212,7 @@ def _comparisons(answer: Answer) -> Html:
         (
             item.kind,
             item.label,
-            f"{nats(item.value)}{_around(item.interval)}",
+            "–" if item.is_trained else f"{nats(item.value)}{_around(item.interval)}",
             *([nats(item.trained) or "–"] if answer.calibrated else []),
             signed(-item.gain),
             signed_percent(-item.perplexity_gain),

@@ -95,11 +95,12 @@ def _named(names: Sequence[str], needed: float, pitch: float) -> dict[str, Any]:
     """Return the ticks of a category axis by place; `needed` and `pitch` in pixels a label."""
     step = max(1, -(-int(needed) // max(1, int(pitch))))
     places = list(range(0, len(names), step))
+    labels = unlike(names, LABEL)
     return {
         "type": "category",
         "tickmode": "array",
         "tickvals": places,
-        "ticktext": [drawn(shortened(names[place], LABEL)) for place in places],
+        "ticktext": [drawn(labels[place]) for place in places],
         "tickfont": {"size": 11},
         "automargin": True,
         "showgrid": False,

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 
+WHOLE = 25
+"""Rows of a table that print keeps on one page."""
+
+
 class Html(str):
     """A text that is markup already. All other texts are escaped."""
 
@@ -67,7 +71,7 @@ def table(
             element("thead", *([element("tr", *over)] if over else []), element("tr", *head)),
             element("tbody", *body),
         ),
-        class_="scroll",
+        class_="scroll whole" if len(body) <= WHOLE else "scroll",
         tabindex="0",
         role="group",
         aria_label=caption,

@@ -70,7 +70,7 @@ dd { margin: 0; font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, mono
   table { font-size: .74rem; }
   th, td, .number { padding: .2rem .6rem .2rem 0; }
   h2, h3, caption { break-after: avoid; }
-  figure, tr, .note, li { break-inside: avoid; }
+  figure, tr, .note, li, .whole { break-inside: avoid; }
   .scroll, .chart, pre { overflow: visible; }
   pre { white-space: pre-wrap; }
   .bars .bar { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

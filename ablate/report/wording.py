@@ -135,11 +135,19 @@ def _first(parts: list[str], length: int) -> str:
     return " + ".join(shown)
 
 
+def numbered(name: str, length: int) -> str:
+    """Return a name in at most `length` characters; a unit's number at its end stays."""
+    head, _, number = name.rpartition(" ")
+    if len(name) <= length or not head or not number.isdecimal() or len(number) > length // 2:
+        return shortened(name, length)
+    return f"{shortened(head, length - len(number) - 1)} {number}"
+
+
 def unlike(names: Iterable[str], length: int) -> list[str]:
     """Return names in about `length` characters, no two alike: charts put equal ones together."""
     found: dict[str, None] = {}
     for name in names:
-        label = shortened(name, length)
+        label = numbered(name, length)
         while label in found:
             label += "\u2009'"
         found[label] = None

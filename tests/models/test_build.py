@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from ablate.errors import StudyError
+from ablate.errors import CheckpointError, StudyError
 from ablate.imports import check_imports
 from ablate.models.build import build_config, build_model, check_preset, padded_vocabulary
 from ablate.models.layout import flatten, layout_of
+from ablate.models.sources import read_config
 from ablate.study import ModelSettings, Study
 
 
@@ -85,6 +89,13 @@ def test_unknown_overrides_are_named() -> None:
         ({"num_hidden_layers": -1}, "must not be negative, got num_hidden_layers = -1"),
         ({"hidden_size": "wide"}, "overrides must make"),
         ({"max_position_embeddings": 64}, "at least the sequence length 128, got 64"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be 1 to .*, got 0"),
+        ({"num_hidden_layers": 10**8}, "num_hidden_layers must be 1 to 1,000, got 100000000"),
+        ({"num_key_value_heads": 0}, "overrides must make"),
+        ({"num_key_value_heads": 3}, "overrides must make a model"),
+        ({"head_dim": 3}, "overrides must make a model"),
+        ({"attention_dropout": 5}, "dropout probability .* got 5"),
+        ({"return_dict": False}, "overrides must make a model"),
     ],
 )
 def test_impossible_presets_are_refused_before_any_work(
@@ -111,3 +122,57 @@ def test_a_preset_is_checked_with_the_positions_it_is_built_with() -> None:
     with pytest.raises(StudyError, match=r"evaluate.sequence_length must be at most the 2048 pos"):
         check_imports(asked())
     check_imports(asked(max_position_embeddings=4096))
+
+
+@pytest.mark.parametrize("preset", ["tiny", "130m", "1b"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"use_cache": False},
+        {"attention_dropout": 0.1},
+        {"num_key_value_heads": 1},
+        {"tie_word_embeddings": False},
+        {"output_attentions": True, "num_hidden_layers": 2},
+    ],
+)
+def test_overrides_that_make_a_working_model_are_taken(
+    preset: str, overrides: dict[str, object]
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    check_preset(ModelSettings.model_validate({"preset": preset, "overrides": overrides}), 128)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_wide_preset_is_tried_without_its_weights() -> None:
+    for overrides in ({"num_key_value_heads": 3}, {"attention_dropout": 5}):
+        with pytest.raises(StudyError, match="overrides must make a model"):
+            check_preset(ModelSettings(preset="1b", overrides=overrides), 128)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_hidden_layers": -1}, "num_hidden_layers must be 1 to 1,000, got -1"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers must be 1 to 1,000, got 10000000"),
+        ({"vocab_size": 0}, "vocab_size must be 1 to .*, got 0"),
+        ({"hidden_size": 10**12}, "hidden_size must be 1 to .*, got 1000000000000"),
+        ({"hidden_size": 10**7, "intermediate_size": 10**7}, "at most .* parameters, got about"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be 1 to"),
+        ({"model_type": "gpt2", "n_layer": 10**9}, "n_layer must be 1 to 1,000"),
+        ({"model_type": "mixtral", "num_local_experts": 10**9}, "num_local_experts must be 0 to"),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers must be 1 to 1,000"),
+        ({"model_type": "x" * 5000}, "must have a model_type that transformers knows"),
+    ],
+)
+def test_a_checkpoint_of_impossible_sizes_is_refused_before_it_is_built(
+    changes: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    tiny().config.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    read_config(tmp_path)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        read_config(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600

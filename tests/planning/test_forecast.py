@@ -173,7 +173,17 @@ def test_a_makespan_is_between_its_bounds() -> None:
         found = makespan(runs, lanes)
         assert max(max(runs), sum(runs) / lanes) <= found <= sum(runs) / lanes + max(runs)
     assert makespan(runs, 1) == sum(runs) and makespan(runs, 6) == 7.0
-    assert makespan([], 3) == 0.0
+    assert makespan([], 3) == 0.0 and makespan(runs, 10**15) == 7.0
+
+
+def test_more_nodes_than_there_can_be_are_refused_and_many_cpus_take_no_time(
+    study: Study, work: Work
+) -> None:
+    for key, most in (("count", 10**6), ("cpus", 10**4)):
+        with pytest.raises(ValueError, match=rf"nodes.{key}\s.*less than or equal to {most}"):
+            cluster({key: 1e12})
+    here = Cluster(cpus=10**15).model_copy(update={"nodes": cluster({"cpus": None}).nodes})
+    assert forecast_of(study, here, work).places.tasks == 2 * 10**15
 
 
 def test_this_machine_is_measured_and_left_as_it_was() -> None:
