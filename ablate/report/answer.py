@@ -14,7 +14,7 @@ from ablate.report.wording import mixture_label
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.leaders import Leaders, leaders_of
 from ablate.search.spaces import SubsetSpace
-from ablate.search.table import Trial
+from ablate.search.table import Predicted, Trial
 
 EVERYTHING = "everything"
 SINGLE = "best single partition"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-
 WHOLE = 25
 """Rows of a table that print keeps on one page."""
 

@@ -39,7 +39,13 @@ for (const form of document.querySelectorAll("[data-views]")) {
   target.addEventListener("change", show);
   proxy.addEventListener("change", show);
 }
-const fit = width => boxes.forEach(box => Plotly.relayout(box, {width, autosize: !width}));
+// A page of paper holds about 950 pixels: a taller figure would be torn in two.
+const full = new Map(boxes.map(box => [box, parseInt(box.style.height)]));
+const fit = width => boxes.forEach(box => {
+  const height = width ? Math.min(full.get(box), 840) : full.get(box);
+  box.style.height = `${height}px`;
+  Plotly.relayout(box, {width, height, autosize: !width});
+});
 window.addEventListener("beforeprint", () => fit(680));
 window.addEventListener("afterprint", () => fit(undefined));
 """.strip()

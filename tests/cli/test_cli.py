@@ -187,7 +187,21 @@ def test_schemas_are_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "STUDY", "--mixture", "best"], "ablate prepare"),
         (["export", "STUDY", "--to", "x"], "ablate prepare"),
         (["validate", "STUDY"], "ablate prepare"),
-        (["validate", "STUDY", "--rounds", "-1"], "--rounds"),
+        (
+            ["validate", "STUDY", "--rounds", "-1"],
+            "--rounds must be a whole number from 0 on, got '-1'",
+        ),
+        (
+            ["validate", "STUDY", "--rounds", "x"],
+            "--rounds must be a whole number from 0 on, got 'x'",
+        ),
+        (["validate", "STUDY", "--rounds", "1.5"], "got '1.5'"),
+        (["init", ""], "init must be given a folder, got no name"),
+        (["plan", "/proc/self/mem"], "/proc/self/mem must be a file that can be read"),
+        (["plan", "STUDY", "--cluster", "/proc/self/mem"], "must be a file that can be read"),
+        (["plan", "STUDY", "model.overrides.num_attention_heads=0"], "num_attention_heads must be"),
+        (["plan", "STUDY", "model.overrides.num_hidden_layers=100000000"], "must be 1 to 1,000"),
+        (["plan", "STUDY", "model.overrides.attention_dropout=5"], "overrides must make a model"),
         (["plan", "STUDY", "validate={mixtures: 0}"], "validate.mixtures"),
         (["plan", "STUDY", "validate={tokens: fixd}"], "validate.tokens"),
         (["plan", "STUDY", "train.replay={fraction: 1.0}"], "train.replay.fraction"),
@@ -226,7 +240,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert out == ""
     assert err.startswith("ablate: ") and err.count("\n") == 1
     assert message in err
-    assert not (folder / "work" / "models").exists()
+    assert not (folder / "work" / "models").exists() and not (folder / "data").exists()
 
 
 def test_status_before_anything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,15 @@ from rich.console import Console
 
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
-from ablate.report import figures_of, gather, proxy_against_trained, render, write_figures
+from ablate.report import (
+    figures,
+    figures_of,
+    gather,
+    html,
+    proxy_against_trained,
+    render,
+    write_figures,
+)
 from ablate.search.leaders import leaders_of
 from ablate.search.table import Predicted, Trial
 from ablate.search.thinning import rows_for_a_fit, thinned
@@ -501,3 +509,39 @@ def test_figures_as_files_name_the_remedy(maker: Maker, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"pip install 'kaleido>=1'"):
         write_figures({"ranking": NoKaleido()}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_units_of_long_names_keep_their_numbers() -> None:
+    head = "a b c very long name of a partition, which goes on for more than sixty characters"
+    rows = ["short 0", *(f"{head} {unit}" for unit in (0, 1, 12)), f"{head}, another 1", head]
+    figure = figures.heat_map(np.zeros((len(rows), 2)), rows, ["objective", head])
+    for labels in (figure.layout.yaxis.ticktext, figure.data[0].y):
+        assert len(set(labels)) == len(rows) and labels[0] == "short 0"
+        assert [label.split("…")[1] for label in labels[1:4]] == [" 0", " 1", " 12"]
+    assert all(len(label) <= figures.LABEL + 4 for label in figure.layout.yaxis.ticktext)
+
+
+def test_print_tears_no_figure_and_no_short_table_in_two(maker: Maker) -> None:
+    page = render(maker.content(maker.board(maker.subsets())))
+    assert "Math.min(full.get(box), 840)" in page and ".whole { break-inside: avoid; }" in page
+    rows = [(str(row), row) for row in range(60)]
+    for count, whole in ((3, True), (60, False)):
+        found = html.table(("a", "b"), rows[:count], caption="c")
+        assert ('class="scroll whole"' in found) is whole
+
+
+def test_a_single_partition_that_is_its_own_training_is_said_once(maker: Maker) -> None:
+    board = calibrated(maker.board(maker.subsets()))
+    known = Predicted(5.7887, 5.7887, 5.7887)
+    rows = tuple(
+        replace(row, predicted_objective=known, objective=5.7887) if row.size == 1 else row
+        for row in board.trials
+    )
+    content = maker.content(replace(board, trials=rows))
+    single = content.answer.against("best single partition")
+    assert single is not None and single.is_trained
+    assert single.interval is None and single.trained == 5.7887
+    page = render(content)
+    assert "5.7887 to" not in page
+    (line,) = re.findall(r"<tr><th[^>]*>best single partition.*?</tr>", page)
+    assert line.count("5.7887") == 1 and ">–</td>" in line

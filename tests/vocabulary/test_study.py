@@ -149,6 +149,7 @@ def test_overrides_reach_lists_and_new_branches(file: Path) -> None:
         ("nonsense", ["key=value"]),
         ("name=[1, 2", ["must be YAML"]),
         ("train.betas=[0.9, 1.5]", ["betas"]),
+        ("validate.mixtures=1e30", ["validate.mixtures must be a whole number below 9.2e18"]),
     ],
 )
 def test_a_wrong_key_gets_one_line_with_place_and_remedy(
@@ -160,6 +161,20 @@ def test_a_wrong_key_gets_one_line_with_place_and_remedy(
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "LONG", "LONG=1", "name.LONG=1", "corpus.sources.LONG=1", "train.LONG=1", "name=[LONG",
+        "train.learning_rate=LONG", "name={a: 1, LONG: 1, LONG: 2}", "model.preset=LONG",
+        "model.overrides=LONG", "corpus.sources.0.LONG=1",
+    ],
+)  # fmt: skip
+def test_a_long_name_is_cut_where_it_is_shown(file: Path, override: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        load_study(file, [override.replace("LONG", "x" * 5000)])
+    assert len(str(caught.value)) < 900
 
 
 @pytest.mark.parametrize(
