@@ -21,6 +21,7 @@ from ablate.settings import (
     Settings,
     apply_overrides,
     build,
+    cut,
     read_yaml,
     shortened,
     texts_of,
@@ -252,13 +253,17 @@ def _read_deepspeed(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_small(path, MAX_FILE_BYTES))
     except FileNotFoundError as error:
-        raise StudyError(f"deepspeed must name a JSON file, got {path}; no such file") from error
+        raise StudyError(
+            f"deepspeed must name a JSON file, got {cut(str(path))}; no such file"
+        ) from error
     except OSError as error:
         raise StudyError(
             f"deepspeed must name a file that can be read, got '{str(path)[:80]}': {error.strerror}"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"deepspeed must be JSON: {path}: {error}; mend that line") from error
+        raise StudyError(
+            f"deepspeed must be JSON: {cut(str(path))}: {error}; mend that line"
+        ) from error
     if not isinstance(value, dict):
         raise StudyError(f"deepspeed must be a JSON object, got {type(value).__name__} in {path}")
     return value

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from ablate.errors import StudyError
+from ablate.settings import cut
 
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -63,7 +64,7 @@ def job_address(given: str | None, environment: Mapping[str, str] = os.environ) 
     url = text if "://" in text else f"http://{text}"
     if not _is_http(url) or text in ("auto", "local"):
         raise StudyError(
-            f"--address must be the http:// or https:// address of a Ray dashboard, got {text}; "
+            f"--address must be the http:// or https:// address of a Ray dashboard, got {cut(text)}; "
             "e.g. http://127.0.0.1:8265"
         )
     return JobAddress(url=url.rstrip("/"))

@@ -266,6 +266,6 @@ def _tokenizer_size(path: str) -> int:
         return len(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(
-            f"tokenizer.path must name a tokenizer folder or hub id, got '{path}': "
+            f"tokenizer.path must name a tokenizer folder or hub id, got {shortened(path)}: "
             f"{first_line(error)}"
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 from ablate.settings import shortened
 
 MOST_LAYERS = 1_000
-MOST_EXPERTS = 10_000
+MOST_EXPERTS = 100_000
 MOST_SIZE = 1 << 24
 """Of a width or a vocabulary."""
 MOST_PARAMETERS = 1e13

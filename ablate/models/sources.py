@@ -16,8 +16,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 from ablate.errors import CheckpointError
+from ablate.harmless import without_secrets
 from ablate.models.sizes import wrong_size
-from ablate.settings import shortened
+from ablate.settings import cut, shortened
 from ablate.stores import fetched
 from ablate.workspace import read_small, strange_file
 
@@ -53,7 +54,7 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
     if folder.exists() or not HUB_ID.fullmatch(str(path)):
         what = "a file" if folder.exists() else "nothing"
         raise CheckpointError(
-            f"a checkpoint must be a folder or a hub id, got {what} at {path}; name the folder "
+            f"a checkpoint must be a folder or a hub id, got {what} at {cut(str(path))}; name the folder "
             "that holds config.json"
         )
     return _downloaded(str(path), [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES)
@@ -72,10 +73,10 @@ def _downloaded(name: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(
             f"a checkpoint must be a folder or a hub id, got no such folder and no hub model for "
-            f"'{name}' ({reason}); check the name and the network"
+            f"{shortened(name)} ({reason}); check the name and the network"
         ) from error
 
 
@@ -135,8 +136,10 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         # What the file leaves out has defaults by now, and a family's own names the common ones.
+        # As plain values: asked for by name, what differs between layers is an error.
         text = config.get_text_config()
-        common = {key: getattr(text, key, None) for key in COMMON_SIZES}
+        plain, names = text.to_dict(), text.attribute_map
+        common = {key: plain.get(names.get(key, key)) for key in COMMON_SIZES}
     except CONFIG_ERRORS as error:
         raise CheckpointError(
             f"{folder / 'config.json'} must be a config that transformers reads: "
@@ -156,7 +159,8 @@ def _unbuildable(folder: Path, problem: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the start of an error's text, on one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    # Hidden before the cut: half a secret would not be known as one.
+    return " ".join(without_secrets(str(error)).split())[:200] or type(error).__name__
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ablate.errors import CheckpointError, StudyError
 from ablate.imports import check_imports
 from ablate.models.build import build_config, build_model, check_preset, padded_vocabulary
 from ablate.models.layout import flatten, layout_of
-from ablate.models.sources import read_config
+from ablate.models.sizes import wrong_size
+from ablate.models.sources import CONFIG_ERRORS, read_config
 from ablate.study import ModelSettings, Study
 
 
@@ -176,3 +179,13 @@ def test_a_checkpoint_of_impossible_sizes_is_refused_before_it_is_built(
     with pytest.raises(CheckpointError, match=expected) as caught:
         read_config(tmp_path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_the_sizes_of_known_families_are_no_problem() -> None:
+    """Names differ from family to family, and some count experts in thousands."""
+    for kind in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        try:
+            config = CONFIG_MAPPING[kind]()
+        except CONFIG_ERRORS:  # it has no defaults, or needs a package
+            continue
+        assert wrong_size(config.to_dict()) is None, kind
