@@ -185,8 +185,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             value = parse_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise StudyError(
-                f"override {cut(key)} must be YAML, got {shortened(text)}: {cut(_yaml_words(error))}; "
-                "put it in quotes"
+                f"override {cut(key)} must be YAML, got {shortened(text)}: "
+                f"{cut(_yaml_words(error))}; put it in quotes"
             ) from error
         _set(tree, key.split("."), value, token)
     return tree
@@ -197,8 +197,8 @@ def _set(node: Any, path: list[str], value: Any, token: str) -> None:
     if isinstance(node, list):
         if not head.isdigit() or int(head) >= len(node):
             raise StudyError(
-                f"override {shortened(token)}: {shortened(head)} must be an index below {len(node)}; "
-                "count from 0"
+                f"override {shortened(token)}: {shortened(head)} must be an index below "
+                f"{len(node)}; count from 0"
             )
         if rest:
             _set(node[int(head)], rest, value, token)
@@ -234,7 +234,9 @@ def _problem(model: type[BaseModel], item: Any) -> str:
     got = shortened(item.get("input"))
     if item["type"] == "extra_forbidden":
         known = _keys_at(model, item["loc"][:-1])
-        return f"{place} must be a known key, got {shortened(str(item['loc'][-1]))}, {did_you_mean(str(item['loc'][-1])[:NAME_LENGTH], known)}"
+        key = str(item["loc"][-1])
+        close = did_you_mean(key[:NAME_LENGTH], known)
+        return f"{place} must be a known key, got {shortened(key)}, {close}"
     if item["type"] == "missing":
         return f"{place} must be given"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")

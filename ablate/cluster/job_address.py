@@ -64,8 +64,8 @@ def job_address(given: str | None, environment: Mapping[str, str] = os.environ) 
     url = text if "://" in text else f"http://{text}"
     if not _is_http(url) or text in ("auto", "local"):
         raise StudyError(
-            f"--address must be the http:// or https:// address of a Ray dashboard, got {cut(text)}; "
-            "e.g. http://127.0.0.1:8265"
+            f"--address must be the http:// or https:// address of a Ray dashboard, got "
+            f"{cut(text)}; e.g. http://127.0.0.1:8265"
         )
     return JobAddress(url=url.rstrip("/"))
 

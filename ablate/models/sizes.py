@@ -44,8 +44,8 @@ def wrong_size(values: Mapping[str, Any]) -> str | None:
                 return problem
         if (size := _parameters(part)) > MOST_PARAMETERS:
             return (
-                f"layers, widths and vocabulary must make at most {MOST_PARAMETERS:.0e} parameters, "
-                f"got about {size:.1e}"
+                f"layers, widths and vocabulary must make at most {MOST_PARAMETERS:.0e} "
+                f"parameters, got about {size:.1e}"
             )
     return None
 

@@ -54,8 +54,8 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
     if folder.exists() or not HUB_ID.fullmatch(str(path)):
         what = "a file" if folder.exists() else "nothing"
         raise CheckpointError(
-            f"a checkpoint must be a folder or a hub id, got {what} at {cut(str(path))}; name the folder "
-            "that holds config.json"
+            f"a checkpoint must be a folder or a hub id, got {what} at {cut(str(path))}; name the "
+            "folder that holds config.json"
         )
     return _downloaded(str(path), [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES)
 
@@ -121,8 +121,8 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):
         raise CheckpointError(
-            f"{folder / 'config.json'} must name a model_type, got {shortened(kind)}; use a transformers "
-            "checkpoint"
+            f"{folder / 'config.json'} must name a model_type, got {shortened(kind)}; use a "
+            "transformers checkpoint"
         )
     if kind not in CONFIG_MAPPING and not trust_remote_code:
         raise CheckpointError(

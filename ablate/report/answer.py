@@ -30,8 +30,8 @@ class Comparison:
     `value` is what mixtures are ranked by (see `worth`), `gain` how much lower that of the best one
     is, in nats per token. [lower, upper] is the paired interval of a gain in objective, `probability`
     that it is above zero: None where the sums were not kept, or where predictions are compared.
-    `interval` is that of the other's own prediction; `trained` the loss of a model truly trained, and
-    `is_trained` says that the other is that model, so that nothing of it is predicted.
+    `interval` is that of the other's own prediction; `trained` the loss of a model truly trained,
+    and `is_trained` says that the other is that model, so that nothing of it is predicted.
     """
 
     kind: str
