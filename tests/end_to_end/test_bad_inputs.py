@@ -37,7 +37,7 @@ from ablate import cli, engine
 from ablate.cluster.session import session
 from ablate.errors import StudyError
 from ablate.resources import Cluster
-from ablate.study import load_study
+from ablate.study import Study, load_study
 from ablate.workspace import write_json
 
 LINES = [json.dumps({"text": f"number {i} of the lines, said {i * i} times"}) for i in range(60)]
@@ -536,3 +536,15 @@ def test_a_cluster_that_cannot_train_is_refused_before_the_corpus(
         with pytest.raises(StudyError, match=told):
             verb(study, cluster=Cluster.model_validate(settings))
     assert not (tmp_path / "work" / "corpus").exists()
+
+
+@pytest.mark.parametrize("verb", [engine.train, engine.search, engine.run, engine.validate])
+def test_a_search_that_is_refused_writes_nothing(
+    verb: Callable[[Study], Any], tmp_path: Path, models: Path
+) -> None:
+    place = Place(tmp_path, models)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(place.tree))
+    study = load_study(tmp_path / "study.yaml", ["search.algorithm=atuo"])
+    with pytest.raises(StudyError, match=r"did you mean 'auto'\?"):
+        verb(study)
+    assert not (tmp_path / "work").exists()

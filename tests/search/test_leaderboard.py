@@ -142,3 +142,11 @@ def test_only_stops_of_the_present_question_are_counted(board: Leaderboard) -> N
 def test_a_pareto_plot_needs_goals(board: Leaderboard) -> None:
     with pytest.raises(StudyError, match="objectives"):
         replace(board, goals={}).plot_pareto()
+
+
+def test_where_all_trials_failed_one_reason_is_told(board: Leaderboard) -> None:
+    lost = [replace(r, objective=None, scores={}, error=f"no {r.size}") for r in board.trials]
+    with pytest.raises(StudyError, match=r"got no finished trial: 8 failed, one with: no 3"):
+        _ = replace(board, trials=tuple(lost)).best
+    with pytest.raises(StudyError, match="run `ablate search`"):
+        _ = replace(board, trials=()).best
