@@ -1,8 +1,14 @@
-"""Which tests start Ray."""
+"""Which tests start Ray, and at which priority."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Clusters that tests start work at the tests' own priority, as a driver's own Ray does: with Ray's
+# nice 15 they starve on a busy machine.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 RAY = (
     "tests/end_to_end/",
