@@ -195,8 +195,8 @@ def _held(study: Study, *, asked: bool = False, checked: bool = True) -> Iterato
     """Yield the study's workspace, locked for this driver, with the resolved study in it.
 
     A pool that is only `asked` must be what the study trains; where it is not, or the search is
-    `checked` and cannot start, nothing is written. Ray is started when a stage needs it, and kept to
-    the end.
+    `checked` and cannot start, nothing is written. Ray is started when a stage needs it, and kept
+    to the end.
     """
     if checked:
         check_search(study)

@@ -59,16 +59,15 @@ class RunError(AblateError):
 
 
 def close_to(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known word, else nothing."""
+    """Return `did you mean 'x'?` for the closest known word, else nothing."""
     close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"did you mean '{close[0]}'?" if close else ""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'? ` for the closest known word, else the list of known ones."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    if close := close_to(word, names):
+        return close
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"known: {shown}" if names else "none is known"

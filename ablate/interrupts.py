@@ -97,18 +97,18 @@ def apart() -> Iterator[None]:
     started in order: Ray that dies first leaves it waiting. What is forked without Python's hooks,
     by `subprocess` without a `preexec_fn`, stays in the group; Ray's processes have one.
     """
-    _apart.append(os.getpid())
+    _apart.set()
     try:
         yield
     finally:
-        _apart.pop()
+        _apart.clear()
 
 
-_apart: list[int] = []
+_apart = threading.Event()
 
 
 def _leave_group() -> None:
-    if _apart:
+    if _apart.is_set():
         os.setpgid(0, 0)
 
 

@@ -1,12 +1,22 @@
-"""Resolve the name of a function: one of a known few, or a user's own `package.module:function`."""
+"""Functions by name: one of a known few, or a user's own `package.module:function`."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from ablate.errors import StudyError, close_to, did_you_mean
+from ablate.errors import RunError, StudyError, close_to, did_you_mean
+
+
+@contextmanager
+def named_errors(rule: str) -> Iterator[None]:
+    """Turn whatever a user's function raises inside into a RunError that says the rule."""
+    try:
+        yield
+    except Exception as error:  # a user's function may raise anything
+        raise RunError(f"{rule}, got {type(error).__name__}: {error}; mend it") from error
 
 
 def resolve(
@@ -21,9 +31,10 @@ def resolve(
     module_name, separator, function_name = name.partition(":")
     if not separator:
         names = sorted({*known, *others})
+        close = close_to(name, names)
         raise StudyError(
             f"{where} must be one of {', '.join(names)} or package.module:function, got '{name}'"
-            + close_to(name, names)
+            + (f"; {close}" if close else "")
         )
     try:
         module = importlib.import_module(module_name)

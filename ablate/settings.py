@@ -32,16 +32,15 @@ def _seen(value: str) -> str:
     return value
 
 
-def cut(text: str) -> str:
-    """Return how a key or a path reads in a message: its end left out beyond 100 characters."""
+def cut(text: str, most: int = 100) -> str:
+    """Return how a key, a path or an error reads in a message: cut to its length, no secrets."""
     text = without_secrets(text)
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def shortened(value: Any) -> str:
     """Return how a value reads in a message: at most 60 characters, no secrets."""
-    text = without_secrets(str(value) if isinstance(value, date) else repr(value))
-    return text if len(text) <= 60 else text[:57] + "..."
+    return cut(str(value) if isinstance(value, date) else repr(value), 60)
 
 
 WORDS = {

@@ -347,7 +347,8 @@ class ObjectiveSettings(Settings):
             raise ValueError("mean must name at least one domain")
         if isinstance(self.mean, tuple) and len({*self.mean}) < len(self.mean):
             raise ValueError(
-                f"mean must name each domain once, got {list(self.mean)}; use weighted to count one more"
+                f"mean must name each domain once, got {list(self.mean)}; use weighted to count one "
+                "more"
             )
         return self
 

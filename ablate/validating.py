@@ -46,14 +46,10 @@ def validate_study(
     known = _trainable(standing, board)
     chosen, control = _chosen(standing, board, settings)
     if len(chosen) < settings.mixtures:
-        some = (
-            ""
-            if settings.sizes is None
-            else f" of {', '.join(map(str, settings.sizes))} partitions"
-        )
+        of_sizes = f" of {', '.join(map(str, settings.sizes))} partitions" if settings.sizes else ""
         note(
             f"validate: trains {len(chosen)} mixtures of {settings.mixtures} asked for: no more"
-            f"{some} are scored that can be trained; raise search.trials, or allow more sizes"
+            f"{of_sizes} are scored that can be trained; raise search.trials, or allow more sizes"
         )
     rounds += rounds_left(known, chosen, settings)
     if rounds:

@@ -20,6 +20,7 @@ from ablate.cluster.job_address import JobAddress, only_address
 from ablate.errors import RunError, StudyError
 from ablate.harmless import without_secrets
 from ablate.progress import note
+from ablate.settings import cut
 
 try:
     import aiohttp
@@ -387,14 +388,15 @@ def _unsendable() -> str:
 
 
 def _token_problem(error: AuthenticationError, address: JobAddress) -> str:
-    where = TOKEN_PLACES
     if "RAY_AUTH_TOKEN_PATH" in error.message and "cannot be opened" in error.message:
         return "RAY_AUTH_TOKEN_PATH must name a file with the cluster's token, got none there"
     if "Authentication failed" in error.message:
-        return f"the token must be that of the cluster at {address}, got another; mend {where}"
+        return (
+            f"the token must be that of the cluster at {address}, got another; mend {TOKEN_PLACES}"
+        )
     return (
         f"a token must be given for the cluster at {address}, got none; set RAY_AUTH_MODE=token "
-        f"and {where}"
+        f"and {TOKEN_PLACES}"
     )
 
 
@@ -408,5 +410,5 @@ def _no_job_server(address: JobAddress) -> str:
 def one_line(value: object) -> str:
     """Return the text of an error on one line, cut to a readable length."""
     # Hidden before the cut: half a secret would not be known as one.
-    text = without_secrets(" ".join(without_secrets(str(value)).split())) or type(value).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    text = " ".join(without_secrets(str(value)).split())
+    return cut(text or type(value).__name__, 300)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ablate.errors import RunError
+from ablate.plugins import named_errors
 
 
 def checked(name: str, function: Callable[..., Any]) -> Callable[..., None]:
@@ -24,13 +25,8 @@ def checked(name: str, function: Callable[..., Any]) -> Callable[..., None]:
     ) -> None:
         shape = out.shape
         out.fill_(torch.nan)
-        try:
+        with named_errors(f"merge method '{name}' must merge {len(members)} members"):
             returned = function(out, members, weights, **named)
-        except Exception as error:  # whatever a user's function may raise
-            raise RunError(
-                f"merge method '{name}' must merge {len(members)} members, got "
-                f"{type(error).__name__}: {error}; mend it"
-            ) from error
         if returned is not None and returned is not out:
             raise RunError(
                 f"merge method '{name}' must write the merge into `out` and return None, got "

@@ -14,7 +14,7 @@ from ablate.report.wording import mixture_label
 from ablate.search.leaderboard import Leaderboard
 from ablate.search.leaders import Leaders, leaders_of
 from ablate.search.spaces import SubsetSpace
-from ablate.search.table import Predicted, Trial
+from ablate.search.table import Trial
 
 EVERYTHING = "everything"
 SINGLE = "best single partition"
@@ -112,11 +112,13 @@ def predicted_interval(board: Leaderboard, row: Trial) -> tuple[float, float] | 
     A model that is its own training has none: its loss is known.
     """
     found = row.predicted_objective if board.is_calibrated else None
-    return None if found is None or _is_known(found) else (found.lower, found.upper)
+    return None if found is None or _is_training(board, row) else (found.lower, found.upper)
 
 
-def _is_known(found: Predicted) -> bool:
-    return found.lower == found.upper
+def _is_training(board: Leaderboard, row: Trial) -> bool:
+    """Return whether a row is the model trained on its mixture: its prediction is certain."""
+    found = row.predicted_objective if board.is_calibrated else None
+    return found is not None and found.lower == found.upper
 
 
 def trained_loss(board: Leaderboard, row: Trial) -> float | None:
@@ -138,16 +140,15 @@ def compare(board: Leaderboard, best: Trial, row: Trial, kind: str, level: float
     value, least = board.worth(row), board.worth(best)
     assert value is not None and least is not None
     lower, upper, probability = _paired(board, best, row, level)
-    found = row.predicted_objective if board.is_calibrated else None
-    trained = value if found is not None and _is_known(found) else trained_loss(board, row)
+    is_trained = _is_training(board, row)
     return Comparison(
         kind=kind,
         row=row,
         label=mixture_label(row, board),
         value=value,
         interval=predicted_interval(board, row),
-        trained=trained,
-        is_trained=found is not None and _is_known(found),
+        trained=value if is_trained else trained_loss(board, row),
+        is_trained=is_trained,
         gain=value - least,
         lower=lower,
         upper=upper,

@@ -103,11 +103,10 @@ def base_candidates(pool: ModelPool) -> list[Candidate]:
 
 def mixture_candidate(pool: ModelPool, mixture: Mixture, merge: MergeMethod) -> Candidate:
     """Return the merge of a mixture's units; a mixture of one unit is that unit itself."""
-    seed_share, shares = unit_coefficients(mixture, pool.units_of(), merge.scale)
-    members = tuple((member, share) for member, share in shares if share)
+    seed_share, members = _shares(pool, mixture, merge)
     if len(members) == 1:
         return unit_candidate(pool, members[0][0])
-    options = tuple(sorted(typed_options(merge.method, merge.options).items()))
+    options = _options(merge)
     code = code_mark(merge.method)
     return Candidate(
         key=_merge_key(pool, merge.method, options, code, seed_share, members),
@@ -139,11 +138,26 @@ def mixture_candidates(
 
 def named_by(candidate: Candidate, pool: ModelPool, merges: Sequence[MergeMethod]) -> Candidate:
     """Return a recalled proxy under the labels that the study's merges give it now."""
-    own = [one for one in merges if one.method == candidate.method]
-    if candidate.mixture is None or [merge_label(one) for one in own] in ([], [candidate.merge]):
+    what = (candidate.method, candidate.options)
+    own = [one for one in merges if (one.method, _options(one)) == what]
+    if candidate.mixture is None or [merge_label(one) for one in own] == [candidate.merge]:
         return candidate
-    found = mixture_candidates(pool, candidate.mixture, own)
-    return next((one for one in found if one.key == candidate.key), candidate)
+    made = (candidate.seed_coefficient, candidate.coefficients)
+    same = [one for one in own if _shares(pool, candidate.mixture, one) == made]
+    labels = [merge_label(one) for one in same]
+    return replace(candidate, merge=labels[0], also=tuple(labels[1:])) if labels else candidate
+
+
+def _shares(
+    pool: ModelPool, mixture: Mixture, merge: MergeMethod
+) -> tuple[float, tuple[tuple[Member, float], ...]]:
+    """Return the coefficient of the seed, and those of the units that have any."""
+    seed_share, shares = unit_coefficients(mixture, pool.units_of(), merge.scale)
+    return seed_share, tuple((member, share) for member, share in shares if share)
+
+
+def _options(merge: MergeMethod) -> tuple[tuple[str, OptionValue], ...]:
+    return tuple(sorted(typed_options(merge.method, merge.options).items()))
 
 
 def trained_candidate(
@@ -208,7 +222,7 @@ def recall(pool: ModelPool, record: Mapping[str, Any]) -> Candidate | None:
 
 def merge_label(merge: MergeMethod) -> str:
     """Return how a merge is named in the table: its method, its scale and options when set."""
-    given = dict(sorted(typed_options(merge.method, merge.options).items()))
+    given = dict(_options(merge))
     if merge.scale is not None:
         given["scale"] = merge.scale
     shown = ", ".join(f"{key}={_exact(value)}" for key, value in given.items())

@@ -98,9 +98,8 @@ class Leaderboard:
         ranked = self.mixtures
         if not ranked:
             why = "; run `ablate search`"
-            if self.failed:
-                first = self.failed[-1]
-                why = f": {len(self.failed)} failed, one with: {first.error}"
+            if failed := self.failed:
+                why = f": {len(failed)} failed, one with: {failed[-1].error}"
             raise StudyError(f"a best mixture must have been scored, got no finished trial{why}")
         return ranked[0]
 

@@ -165,6 +165,7 @@ def _proxies(rows: Sequence[Trial], merges: Sequence[str]) -> dict[str, ByTarget
             return dict.fromkeys([MERGE, ENSEMBLE, *merges[1:]], row.losses)
         if label == ENSEMBLE:
             found[ENSEMBLE] = row.losses
+            continue
         for one in (label, *row.candidate.also):
             if one in merges:
                 found[MERGE if one == merges[0] else str(one)] = row.losses

@@ -2,8 +2,8 @@
 
 mergekit gets its best case: only the merge is timed (plan, execute, copy into a live model), files
 are in the page cache, members and result are bfloat16. ablate's members are float32 in memory, so
-it reads twice the bytes. Both results are compared with a float64 sum before times are: ablate's, as
-bfloat16, must be the nearest one, half a step away at most.
+it reads twice the bytes. Both results are compared with a float64 sum before times are: ablate's,
+as bfloat16, must be the nearest one, half a step away at most.
 """
 
 from __future__ import annotations

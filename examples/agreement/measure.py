@@ -6,18 +6,16 @@ and results.json, a list with one entry per recipe. Runs again from where it was
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.stats import spearmanr
-
 import ablate
 from ablate.corpus.embedded import write_embedded
+from ablate.validate.statistics import AgreementWithin, agree, agree_over, agree_within
 
 HERE = Path(__file__).parent
 RECIPES: dict[str, list[str]] = {
@@ -66,25 +64,32 @@ def _row(check: ablate.Agreement) -> dict[str, Any]:
 
 
 def _again(check: ablate.Agreement) -> dict[str, Any]:
-    """Return how well a second training of each mixture foretells the first: no proxy does better."""
+    """Return how well a second training of each mixture foretells the first: no proxy is nearer."""
     first, second = ([one.losses[turn] for one in check.trained] for turn in (0, 1))
-    sizes = np.array([one.subject.size for one in check.trained])
-    found: dict[str, list[float]] = {target: [] for target in check.targets}
-    for target, size in itertools.product(check.targets, np.unique(sizes)):
-        sides = [np.array([one[target] for one in side]) for side in (first, second)]
-        pair = [losses[sizes == size] for losses in sides]
-        found[target].append(spearmanr(*pair).statistic)
-    whole = [np.array([one["objective"] for one in side]) for side in (first, second)]
-    chosen = whole[0][whole[1].argmin()] - whole[0].min()
+    sizes = [one.subject.size for one in check.trained]
+
+    def sides(target: str) -> tuple[list[float], list[float]]:
+        return [one[target] for one in second], [one[target] for one in first]
+
+    within = {name: agree_within(*sides(name), sizes, rng_seed=0) for name in check.targets}
+    overall = agree(*sides("objective"), rng_seed=0)
     return {
         "spearman": {
-            label: np.mean([found[target] for target, its in check.targets.items() if its == kind])
+            label: agree_over([within[n] for n, its in check.targets.items() if its == kind])[
+                "spearman"
+            ].value
             for label, kind in SUMMARY.items()
         }
-        | {"objective": spearmanr(*whole).statistic},
-        "regret": 100 * chosen / np.ptp(whole[0]),
-        "worst": min(min(values) for values in found.values()),
+        | {"objective": overall["spearman"].value},
+        "regret": overall["regret_share"].value,
+        "worst": _worst(within.values()),
     }
+
+
+def _worst(within: Iterable[AgreementWithin]) -> float | None:
+    """Return the lowest Spearman of any target and size; None where nothing varies within one."""
+    found = (by["spearman"].value for one in within for by in one.by_size.values())
+    return min((value for value in found if value is not None), default=None)
 
 
 def _proxies(check: ablate.Agreement) -> dict[str, Any]:
@@ -100,15 +105,7 @@ def _proxies(check: ablate.Agreement) -> dict[str, Any]:
         },
         "regret": {name: overall[name].overall["regret_share"].value for name in check.proxies},
         "worst": {
-            name: min(
-                (
-                    value
-                    for table in check.tables.values()
-                    for by_size in table[name].within.by_size.values()
-                    if (value := by_size["spearman"].value) is not None
-                ),
-                default=None,  # neither the seed nor a number of tokens varies within a size
-            )
+            name: _worst(table[name].within for table in check.tables.values())
             for name in check.proxies
         },
         "error": error.root_mean_square if error else None,

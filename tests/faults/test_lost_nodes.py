@@ -73,15 +73,20 @@ def test_all_nodes_lost_in_training_and_another_joins(
     assert numbers(run.work) == calm
 
 
+def unsearched(calm: Path, place: Path) -> Path:
+    """Put the trained workspace in place, nothing scored yet; return where its journal will be."""
+    journal = shutil.copytree(calm, place / "work") / "trials.jsonl"
+    journal.unlink()
+    return journal
+
+
 @pytest.mark.parametrize("rows", [1, 4, 7])
 def test_a_node_lost_in_search_with_the_only_copy_of_units(
     rows: int, place: Path, nodes: RayNodes, undisturbed: Callable[..., Path]
 ) -> None:
     """The pool is loaded while there is one node; it goes when another has joined."""
     calm = undisturbed(LONGER)
-    shutil.copytree(calm, place / "work")
-    journal = place / "work/trials.jsonl"
-    journal.unlink()
+    journal = unsearched(calm, place)
     only = nodes.add_node(num_cpus=2)
     run = start(place, nodes)
     run.wait_until(lambda: lines(journal) >= rows)
@@ -97,9 +102,7 @@ def test_units_lost_with_their_node_are_read_again_while_evaluators_hold_every_c
 ) -> None:
     """The pool is on a node that goes; on the other an evaluator has reserved the only CPU."""
     calm = undisturbed(LONGER)
-    shutil.copytree(calm, place / "work")
-    journal = place / "work/trials.jsonl"
-    journal.unlink()
+    journal = unsearched(calm, place)
     lost = nodes.add_node(num_cpus=1)
     run = start(place, nodes)
     run.wait_until(lambda: "pool       5/5" in run.said)

@@ -87,6 +87,11 @@ def test_a_row_counts_for_every_merge_that_makes_its_parameters() -> None:
     assert alone.proxies["merge"]["x"] == 3.0 and "linear" not in alone.proxies
 
 
+def test_where_the_ensemble_is_the_study_s_merge_it_stays_the_ensemble() -> None:
+    (found,) = subjects(table(), ("ensemble",), WEIGHTS).values()
+    assert found.proxies["ensemble"]["x"] == 2.5 and "merge" not in found.proxies
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2, 3])
 def test_a_mixture_of_a_unit_without_a_score_is_left_out(lost: int) -> None:
     """As of a seed without one: there is nothing to compare such a mixture with."""

@@ -1,4 +1,4 @@
-"""Algorithms of the user's own: what one proposes is a mixture of the space, or an error by name."""
+"""Algorithms of the user's own: each proposal is a mixture of the space, or an error by name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.errors import RunError
 from ablate.mixture import Mixture
+from ablate.plugins import named_errors
 from ablate.search.algorithms.task import Algorithm, Task
 
 
@@ -51,10 +52,5 @@ class Own:
         self._answer("take a value", self._algorithm.tell, mixture, value)
 
     def _answer(self, what: str, call: Callable[..., Any], *given: Any) -> Any:
-        try:
+        with named_errors(f"search.algorithm '{self._name}' must {what}"):
             return call(*given)
-        except Exception as error:  # whatever a user's code may raise
-            raise RunError(
-                f"search.algorithm '{self._name}' must {what}, got {type(error).__name__}: {error}; "
-                "mend it"
-            ) from error
