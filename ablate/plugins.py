@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ablate.errors import RunError, StudyError, close_to, did_you_mean
+from ablate.errors import AblateError, StudyError, close_to, did_you_mean
 
 
 @contextmanager
-def named_errors(rule: str) -> Iterator[None]:
-    """Turn whatever a user's function raises inside into a RunError that says the rule."""
+def named_errors(rule: str, kind: type[AblateError]) -> Iterator[None]:
+    """Turn whatever a user's function raises inside into an error of `kind` that says the rule."""
     try:
         yield
     except Exception as error:  # a user's function may raise anything
-        raise RunError(f"{rule}, got {type(error).__name__}: {error}; mend it") from error
+        raise kind(f"{rule}, got {type(error).__name__}: {error}; mend it") from error
 
 
 def resolve(

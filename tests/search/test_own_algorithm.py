@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ablate.errors import RunError
+from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.search.algorithms import ALGORITHMS, Task
 from ablate.search.algorithms.own import Own
@@ -65,17 +65,17 @@ def test_a_right_one_is_asked_and_told_as_it_is() -> None:
     ],
 )
 def test_what_is_no_mixture_of_the_space_is_refused(proposal: Any, said: str) -> None:
-    with pytest.raises(RunError, match="'mine:algorithm' must") as caught:
+    with pytest.raises(StudyError, match="'mine:algorithm' must") as caught:
         own(lambda _: Says(proposal)).ask()
     assert said in str(caught.value)
 
 
 def test_what_it_raises_is_one_line_with_its_name() -> None:
-    with pytest.raises(RunError, match="'mine:algorithm' must take a value, got LookupError: no"):
+    with pytest.raises(StudyError, match="'mine:algorithm' must take a value, got LookupError: no"):
         own(lambda _: Says(None)).tell(Mixture.uniform(["a"]), 1.0)
-    with pytest.raises(RunError, match="must be built from a Task, got ZeroDivisionError"):
+    with pytest.raises(StudyError, match="must be built from a Task, got ZeroDivisionError"):
         own(lambda _: 1 // 0)
     with pytest.raises(
-        RunError, match="must have a whole number `lookahead` of 1 or more, got None"
+        StudyError, match="must have a whole number `lookahead` of 1 or more, got None"
     ):
         own(lambda _: object())

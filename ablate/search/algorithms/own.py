@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ablate.errors import RunError
+from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.plugins import named_errors
 from ablate.search.algorithms.task import Algorithm, Task
@@ -14,7 +14,7 @@ from ablate.search.algorithms.task import Algorithm, Task
 class Own:
     """An algorithm that a study names as package.module:function, its proposals looked at.
 
-    Raises RunError where it raises, where `ask` returns no mixture, and for a mixture that is not
+    Raises StudyError where it raises, where `ask` returns no mixture, and for a mixture that is not
     in the space.
     """
 
@@ -23,7 +23,7 @@ class Own:
         self._algorithm = self._answer("be built from a Task", build, task)
         self.lookahead = getattr(self._algorithm, "lookahead", None)
         if type(self.lookahead) is not int or self.lookahead < 1:
-            raise RunError(
+            raise StudyError(
                 f"search.algorithm '{name}' must have a whole number `lookahead` of 1 or more, got "
                 f"{self.lookahead!r}; say how many proposals may be open at once"
             )
@@ -35,13 +35,13 @@ class Own:
         if found is None:
             return None
         if not isinstance(found, Mixture):
-            raise RunError(
+            raise StudyError(
                 f"search.algorithm '{self._name}' must return a Mixture or None from ask, got a "
                 f"{type(found).__name__}; mend it"
             )
         if found not in self._space:
             shown = ", ".join(f"{name} {weight:.3g}" for name, weight in found.weights)
-            raise RunError(
+            raise StudyError(
                 f"search.algorithm '{self._name}' must propose mixtures of the study's space, got "
                 f"{shown}; draw from task.space"
             )
@@ -52,5 +52,5 @@ class Own:
         self._answer("take a value", self._algorithm.tell, mixture, value)
 
     def _answer(self, what: str, call: Callable[..., Any], *given: Any) -> Any:
-        with named_errors(f"search.algorithm '{self._name}' must {what}"):
+        with named_errors(f"search.algorithm '{self._name}' must {what}", StudyError):
             return call(*given)
