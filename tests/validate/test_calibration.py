@@ -25,7 +25,7 @@ def refitted(columns: Array, trained: Array, asked: Array, penalty: float, scale
 
 def left_out(model: Model, columns: Array, trained: Array) -> tuple[float, Array, float]:
     """Return the least mean squared error over penalties, its residuals, and the penalty."""
-    count, scale = len(trained), columns.std(axis=0)
+    count, scale = len(trained), columns.std(axis=0) / model.widths
     found = []
     for penalty in count * PENALTIES if model.ridge else [0.0]:
         residuals = []
@@ -46,7 +46,7 @@ def nested(features: dict[str, Array], trained: Array) -> Array:
         for model in candidates(features, len(trained) - 1):
             columns = stacked(features, model.columns, len(trained))
             error, _, penalty = left_out(model, columns[kept], trained[kept])
-            scale = columns[kept].std(axis=0)
+            scale = columns[kept].std(axis=0) / model.widths
             mean = refitted(columns[kept], trained[kept], columns[i], penalty, scale)
             scored.append((error, mean))
         means.append(min(scored, key=lambda each: each[0])[1])
@@ -229,7 +229,7 @@ def test_repeated_features_and_losses_without_spread_do_no_harm() -> None:
     assert np.isfinite(calibrate(lonely, trained).errors().root_mean_square)
     # One mixture alone decides the slope by size: nothing can be said of it without that one.
     table = calibrate(lonely, trained).table
-    assert "size" not in table and {"mean", "merge", "ridge of all"} <= table.keys()
+    assert "size" not in table and {"mean", "merge", "ridge"} <= table.keys()
     level = calibrate(features, np.full(14, 2.5))
     assert level.errors().r2 is None and level.errors().coverage.value == 1
     json.dumps(calibrate(lonely, trained).to_json(), allow_nan=False)

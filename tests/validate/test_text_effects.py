@@ -9,7 +9,7 @@ import pytest
 
 from ablate.search.predictors.predictor import Array
 from ablate.validate.calibration import calibrate
-from ablate.validate.regressions import PENALTIES, TEXT, WEAK, candidates, fit_rows, stacked
+from ablate.validate.regressions import PENALTIES, TEXT, candidates, fit_rows, stacked
 from ablate.workspace import MAX_STATE_BYTES
 
 PARTITIONS = 6
@@ -78,12 +78,13 @@ def test_the_fit_is_the_bayesian_one_of_its_penalty(count: int) -> None:
     features |= {name: 40_000.0 * rng.integers(0, 2, 40) for name in names}
     rows = np.arange(count)
     first = {name: values[:count] for name, values in features.items()}
-    model = next(m for m in candidates(first, count) if m.weak.any())
+    model = next(m for m in candidates(first, count) if m.text.any())
     columns = stacked(features, model.columns, 40)
     fit = fit_rows(model, columns, trained, rows[None])
     inside = columns[:count]
     spread = inside.std(axis=0)
-    spread[model.weak] = np.sqrt(np.mean(spread[model.weak] ** 2)) / WEAK
+    spread[model.text] = np.sqrt(np.mean(spread[model.text] ** 2))
+    spread /= model.widths
     z = (columns - inside.mean(axis=0)) / spread
     best = None
     for penalty in count * PENALTIES:
