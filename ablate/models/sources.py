@@ -135,6 +135,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config.return_dict = True  # how its author called it; here outputs are asked for by name
         # What the file leaves out has defaults by now, and a family's own names the common ones.
         # As plain values: asked for by name, what differs between layers is an error.
         text = config.get_text_config()

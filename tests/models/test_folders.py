@@ -130,6 +130,15 @@ def test_a_given_buffer_is_filled_and_its_padding_cleared(tmp_path: Path) -> Non
     assert np.array_equal(out, expected)
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_outputs_are_by_name_whatever_the_config_asks(tmp_path: Path, family: str) -> None:
+    saved(tmp_path / "unit", family)
+    configured(tmp_path / "unit", return_dict=False)
+    with torch.inference_mode():
+        found = load_model(tmp_path / "unit")(TOKENS).logits
+        assert torch.equal(found, small_model(family)(TOKENS).logits)
+
+
 def shard(folder: Path) -> None:
     """Turn model.safetensors into two shards and an index."""
     tensors = load_file(folder / "model.safetensors")
