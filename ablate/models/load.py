@@ -20,14 +20,18 @@ from ablate.models.sources import (
 from ablate.models.tensor_file import FLOAT_BYTES, StoredTensor, read_header
 
 
-def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Return the causal language model of a folder or hub id, in float32 and eval mode.
+def load_model(
+    folder: str | Path, *, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedModel:
+    """Return the causal language model of a folder, or of a hub id and its commit `revision`.
+
+    It is in float32 and eval mode.
 
     No code of the checkpoint is run unless `trust_remote_code`; pickled weights are never read.
     Raises CheckpointError, one line, when the folder is none, the weights are cut short, do not
     fill the architecture exactly, or are not finite.
     """
-    path = resolve_folder(folder, trust_remote_code=trust_remote_code)
+    path = resolve_folder(folder, trust_remote_code=trust_remote_code, revision=revision)
     config = read_config(path, trust_remote_code=trust_remote_code)
     stored: dict[str, StoredTensor] = {}
     for file in weight_files(path):

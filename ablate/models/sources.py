@@ -43,10 +43,12 @@ CONFIG_ERRORS = (
 )
 
 
-def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path:
+def resolve_folder(
+    path: str | Path, *, trust_remote_code: bool = False, revision: str | None = None
+) -> Path:
     """Return the folder of a checkpoint; a hub id is downloaded where no such path exists.
 
-    Raises CheckpointError when it is neither.
+    `revision` is the commit of a hub id's files, by default the newest. Raises CheckpointError when it is neither.
     """
     folder = fetched(path)
     if folder.is_dir():
@@ -57,7 +59,8 @@ def resolve_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path
             f"a checkpoint must be a folder or a hub id, got {what} at {cut(str(path))}; name the "
             "folder that holds config.json"
         )
-    return _downloaded(str(path), [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES)
+    patterns = [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES
+    return _downloaded(str(path), patterns, revision)
 
 
 def hub_revision(name: str) -> str:
@@ -68,10 +71,10 @@ def hub_revision(name: str) -> str:
     return _downloaded(name, ["config.json"]).name
 
 
-def _downloaded(name: str, patterns: list[str]) -> Path:
+def _downloaded(name: str, patterns: list[str], revision: str | None = None) -> Path:
     """Return the snapshot of a hub id with the files of some patterns; its name is its commit."""
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise CheckpointError(

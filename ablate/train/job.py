@@ -40,13 +40,14 @@ class TokenSlice:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where the weights come from: a checkpoint folder (or hub id), or a fresh model.
+    """Where the weights come from: a checkpoint folder, a hub id's `revision`, or a fresh model.
 
     `mark` is the fingerprint of those weights.
     """
 
     mark: str
     folder: str | None = None
+    revision: str | None = None
     trust_remote_code: bool = False
     model: Mapping[str, Any] | None = None
     vocab_size: int = 0

@@ -253,7 +253,11 @@ def start_model(job: TrainingJob) -> PreTrainedModel:
     """Return the model that training starts from, in float32."""
     start = job.start
     if start.folder is not None:
-        model = load_model(start.folder, trust_remote_code=start.trust_remote_code)
+        model = load_model(
+            start.folder,
+            trust_remote_code=start.trust_remote_code,
+            revision=start.revision,  # workers of one run read one commit, that of its mark
+        )
     else:
         model = build_model(
             ModelSettings(**dict(start.model or {})),

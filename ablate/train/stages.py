@@ -231,11 +231,7 @@ def _slice(file: TokenFile, start: int, stop: int, digest: str | None) -> TokenS
 def _seed_start(study: Study, corpus: Corpus) -> Start:
     model, tokenizer = study.model, corpus.tokenizer
     if model.path is not None:
-        return Start(
-            mark=checkpoint_mark(model.path, trust_remote_code=model.trust_remote_code),
-            folder=model.path,
-            trust_remote_code=model.trust_remote_code,
-        )
+        return checkpoint_start(model.path, trust_remote_code=model.trust_remote_code)
     plain: dict[str, Any] = model.model_dump(mode="json")
     mark = fingerprint(
         {
@@ -254,11 +250,19 @@ def _seed_start(study: Study, corpus: Corpus) -> Start:
     )
 
 
-def checkpoint_mark(path: str, *, trust_remote_code: bool = False) -> str:
-    """Return the fingerprint of a checkpoint: of a folder's files, or a hub id and its commit."""
+def checkpoint_start(path: str, *, trust_remote_code: bool = False) -> Start:
+    """Return a start from a checkpoint folder, marked by its files, or from a hub id's commit."""
     folder = Path(path)
     if not folder.is_dir():
-        return fingerprint({"hub": path, "revision": hub_revision(path)})
+        revision = hub_revision(path)
+        mark = fingerprint({"hub": path, "revision": revision})
+    else:
+        revision = None
+        mark = _folder_mark(folder, trust_remote_code=trust_remote_code)
+    return Start(mark=mark, folder=path, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def _folder_mark(folder: Path, *, trust_remote_code: bool) -> str:
     config = read_small_json(folder / "config.json")
     if isinstance(config, dict):
         config = {key: value for key, value in config.items() if key not in UNUSED_KEYS}

@@ -14,11 +14,12 @@ from ablate.corpus.values import Corpus, PartitionInfo, TokenFile, TokenizerInfo
 from ablate.errors import CheckpointError, StudyError
 from ablate.mixture import Mixture
 from ablate.models.pool import SeedModel
+from ablate.models.sources import resolve_folder
 from ablate.search.candidates import describe
 from ablate.study import Study, ValidateSettings
 from ablate.train.stages import (
     TrainedRun,
-    checkpoint_mark,
+    checkpoint_start,
     is_complete,
     mixture_job,
     mixture_slices,
@@ -155,7 +156,7 @@ def test_a_seed_trained_on_is_marked_by_weights_config_and_trusted_code(tmp_path
 
     def mark(trusted: bool = False, **changes: Any) -> str:
         (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
-        return checkpoint_mark(str(tmp_path), trust_remote_code=trusted)
+        return checkpoint_start(str(tmp_path), trust_remote_code=trusted).mark
 
     plain = mark()
     assert mark(transformers_version="9", dtype="bfloat16") == plain
@@ -175,14 +176,17 @@ def test_a_seed_of_the_hub_is_marked_by_its_commit(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     store = tmp_path / "models--org--model"
     (store / "refs").mkdir(parents=True)
-    marks = set()
-    for commit in ("abc", "def"):
+    starts = {}
+    first, second = "a" * 40, "b" * 40
+    for commit in (first, second):
         (store / "snapshots" / commit).mkdir(parents=True)
         (store / "refs" / "main").write_text(commit)
-        marks.add(checkpoint_mark("org/model"))
-    assert len(marks) == 2
+        starts[commit] = checkpoint_start("org/model")
+    assert starts[first].mark != starts[second].mark
+    for commit, start in starts.items():  # what a worker reads, though the newest is another
+        assert resolve_folder("org/model", revision=start.revision).name == commit
     with pytest.raises(CheckpointError, match=r"no hub model for 'org/none'"):
-        checkpoint_mark("org/none")
+        checkpoint_start("org/none")
 
 
 def test_a_missing_or_foreign_folder_is_not_complete(tmp_path: Path) -> None:
