@@ -133,9 +133,7 @@ def candidates(features: Mapping[str, Array], rows: int) -> list[Model]:
     varying = sorted(name for name, values in features.items() if np.ptp(values) > 0)
     models = [Model(name=name, columns=(name,)) for name in PROXIES if name in varying]
     if "size" in varying:
-        models += [
-            Model(name=f"{one.name} + size", columns=(one.name, "size")) for one in models
-        ]
+        models += [Model(name=f"{one.name} + size", columns=(one.name, "size")) for one in models]
     if len(varying) > 1:
         models.append(Model(name="ridge", columns=tuple(varying), ridge=True))
     carried = [model for model in models if rows >= model.parameters + SPARE_ROWS]
