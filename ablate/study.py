@@ -5,7 +5,6 @@ Relative paths are taken from the folder of the study file.
 
 from __future__ import annotations
 
-import glob
 import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
@@ -15,7 +14,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from ablate.errors import StudyError
 from ablate.harmless import without_secrets
 from ablate.settings import (
     Float,
@@ -30,11 +28,10 @@ from ablate.settings import (
     shortened,
     texts_of,
 )
-from ablate.source_names import is_glob, may_be_hub_id
+from ablate.study_paths import Places
 from ablate.workspace import Workspace
 
 SampleBy = Literal["line", "paragraph", "document"]
-LONGEST_NAME, LONGEST_PATH = 255, 3_072  # bytes
 
 
 def _list(value: Any) -> Any:
@@ -553,50 +550,11 @@ def load_study(path: str | Path, overrides: Iterable[str] = ()) -> Study:
 
 def resolve_paths(study: Study, folder: Path) -> Study:
     """Return the study with its paths, workspace included, absolute; ids of the hub stay."""
-
-    def located(path: str) -> str:
-        """A folder or file where there is one, or where none may be a hub id."""
-        local = _rooted(folder, path)
-        return path if may_be_hub_id(path) and not Path(local).exists() else local
-
-    def texts(path: str) -> str:
-        if is_glob(path) and not Path(_rooted(folder, path)).exists():
-            return _rooted(folder, path, escape=glob.escape)
-        return located(path)
-
-    workspace = study.workspace
-    if "://" not in workspace:
-        _require_names(workspace)
-        workspace = str((folder / Path(workspace).expanduser()).resolve())
-    units = {n: tuple(_rooted(folder, p) for p in paths) for n, paths in study.units.items()}
+    places = Places(folder)
+    units = {n: tuple(map(places.rooted, paths)) for n, paths in study.units.items()}
+    workspace = places.workspace(study.workspace)
     moved = study.model_copy(update={"workspace": workspace, "units": units})
-    return replace_paths(moved, texts, located)
-
-
-def _require_names(path: str) -> None:
-    """Refuse what no disk can hold: asking whether it is there would be an error of its own."""
-    if "\0" in path:
-        raise StudyError(f"a path must hold no NUL character, got {shortened(path)}; correct it")
-    if _size(path) > LONGEST_PATH or any(_size(part) > LONGEST_NAME for part in Path(path).parts):
-        raise StudyError(
-            f"a path must have names of at most {LONGEST_NAME} bytes, {LONGEST_PATH:,} in all, got "
-            f"{shortened(path)}; is it a text?"
-        )
-
-
-def _size(text: str) -> int:
-    return len(text.encode(errors="surrogatepass"))
-
-
-def _rooted(folder: Path, path: str, escape: Callable[[str], str] = str) -> str:
-    """Return a path from `folder`, or from a home folder after ~; `escape` what it starts with."""
-    _require_names(path.removeprefix("file://"))
-    if "://" in path or Path(path).is_absolute():
-        return path
-    parts = Path(path).parts
-    if path.startswith("~"):
-        folder, parts = Path(parts[0]).expanduser(), parts[1:]
-    return str(Path(escape(str(folder)), *parts))
+    return replace_paths(moved, places.texts, places.checkpoint)
 
 
 def replace_paths(

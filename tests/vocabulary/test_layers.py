@@ -22,6 +22,7 @@ LAYERS = [
         "stage_log",
         "source_names",
     },
+    {"study_paths"},
     {"study", "resources", "mixture", "mixture_text"},
     {"models", "merge", "corpus"},
     {"evaluate", "train", "search", "export", "starter", "packaging"},
