@@ -38,20 +38,25 @@ HEADS = (
 
 def main(texts: Path, out: Path) -> None:
     """Run every recipe and print the table."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "study.yaml").exists():
-        write_embedded(out / "embedded")
-        shutil.copytree(texts, out / "texts", dirs_exist_ok=True)
-        shutil.copy(HERE / "study.yaml", out / "study.yaml")
     found = []
     for name, overrides in RECIPES.items():
-        study = ablate.load_study(out / "study.yaml", overrides)
+        study = prepare(texts, out, overrides)
         pool = ablate.train(study)
         board = ablate.search(study, pool)
         check = ablate.validate(study, pool, board)
         found.append({"recipe": name, "overrides": overrides, **_row(check)})
         (out / "results.json").write_text(json.dumps(found, indent=1))
         print(_lines(found[-1]), flush=True)
+
+
+def prepare(texts: Path, out: Path, overrides: list[str]) -> ablate.Study:
+    """Return the study with overrides, its texts and the workspace being in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "study.yaml").exists():
+        write_embedded(out / "embedded")
+        shutil.copytree(texts, out / "texts", dirs_exist_ok=True)
+        shutil.copy(HERE / "study.yaml", out / "study.yaml")
+    return ablate.load_study(out / "study.yaml", overrides)
 
 
 def _row(check: ablate.Agreement) -> dict[str, Any]:
