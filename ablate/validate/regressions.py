@@ -43,7 +43,7 @@ CHOICE = 2
 """Degrees of freedom charged for choosing the model by the very residuals that give its scale.
 
 A simulated value: 0.95 intervals at n = 12 with five features held 0.91 with none, 0.93 with one
-and 0.94 with two; at n = 30 0.94, 0.94 and 0.95. Choosing costs freedom (Ye 1998, JASA 93).
+and 0.95 with two; at n = 30 0.94, 0.95 and 0.95. Choosing costs freedom (Ye 1998, JASA 93).
 """
 PENALTIES = np.logspace(-4, 2, 19)
 # Singular values below this share of sqrt(m) are columns that repeat others.
