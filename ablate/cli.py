@@ -214,11 +214,11 @@ def plan(
     study: StudyFile, overrides: Overrides = None, cluster: ClusterFile = None, json: Json = False
 ) -> None:
     """Print work, wall time, memory, traffic and cost, and the naive way; change nothing."""
+    asked, where = _load(study, overrides, cluster)
     from ablate.plan_table import plan_table
     from ablate.planning import plan as make_plan
     from ablate.tables import console
 
-    asked, where = _load(study, overrides, cluster)
     found = make_plan(asked, cluster=where)
     if json:
         _print_json(found.to_json())
