@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ablate.models.sources import quiet_transformers
 from bench.mergekit import merges, trials
 
 HERE = Path(__file__).parent
@@ -20,7 +21,8 @@ HERE = Path(__file__).parent
 def run() -> list[dict[str, Any]]:
     """Return the ratios of merges and of trials."""
     python = _environment()
-    return [*merges.run(python), *trials.run(python)]
+    with quiet_transformers():  # no bar for each small checkpoint
+        return [*merges.run(python), *trials.run(python)]
 
 
 def _environment() -> str:
