@@ -254,3 +254,23 @@ def test_wrong_values_are_refused() -> None:
         fit.predict({"size": features["size"]})
     with pytest.raises(ValueError, match="level"):
         fit.predict(features, level=2)
+
+
+def test_proxies_that_say_nothing_do_little_harm() -> None:
+    """Many proxies and few mixtures: they are not chosen among one by one."""
+    errors: dict[str, list[float]] = {"plain": [], "junk": []}
+    for seed in range(40):
+        features, trained = made_up(40, seed=seed)
+        junk = {
+            f"ties(density={place})": np.random.default_rng([seed, place]).standard_normal(40)
+            for place in range(6)
+        }
+        for kind, given in (("plain", features), ("junk", {**features, **junk})):
+            fit = calibrate(rows(given, slice(12)), trained[:12])
+            missed = fit.predict(rows(given, slice(12, None))).mean - trained[12:]
+            errors[kind].append(float(np.mean(missed**2)))
+    # Medians: one choice in forty is unlucky with or without them.
+    assert np.median(errors["junk"]) < 1.15 * np.median(errors["plain"])
+    assert set(calibrate({**features, **junk}, trained).table) == {
+        *("mean", "merge", "ensemble", "merge + size", "ensemble + size", "ridge")
+    }
