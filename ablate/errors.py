@@ -7,6 +7,7 @@ AblateError
 │   ├── CheckpointError  a model folder: another layout, truncated, not finite
 │   └── WorkspaceError   a state file: altered, of another schema, locked
 └── RunError         a machine or a run failed after its retries: exit code 1
+    └── OwnCodeError     a function of the user's own raised: it may pass, and is tried again
 
 Messages of `UserError` read: *rule* must hold for *place*, got *value*; *remedy*.
 """
@@ -56,6 +57,10 @@ class WorkspaceError(UserError):
 
 class RunError(AblateError):
     """A training run or a cluster operation failed after its retries."""
+
+
+class OwnCodeError(RunError):
+    """A function of the user's own raised, as it may not do when it is called again."""
 
 
 def close_to(word: str, known: Iterable[str]) -> str:

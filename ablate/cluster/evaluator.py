@@ -19,7 +19,7 @@ import numpy as np
 from ray import tune
 
 from ablate.cluster.pool import Store
-from ablate.errors import AblateError
+from ablate.errors import AblateError, OwnCodeError
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import Merge, MergeScore, Scorer, ScorerSettings
 from ablate.evaluate.statistics import DomainScore, group_blocks_of, group_sums
@@ -70,6 +70,8 @@ class EvaluatorProcess(tune.Trainable):  # type: ignore[misc]
                     answer, done = self._next_stage()
                 else:
                     answer = _score(self.config, self._desk)
+        except OwnCodeError:
+            raise  # tried again
         except AblateError as error:
             answer = {"failure": str(error)}
         # As text: Tune flattens nested results, and copies every key of a flat one many times.

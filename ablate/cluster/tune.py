@@ -25,7 +25,7 @@ from ablate.cluster.pool import Store
 from ablate.cluster.room import Shortage, bundle_of, evaluators_at_once
 from ablate.cluster.scheduling import FirstCome
 from ablate.cluster.session import scratch_folder
-from ablate.errors import RunError
+from ablate.errors import OwnCodeError, RunError
 from ablate.evaluate.blocks import Domain
 from ablate.evaluate.scorer import ScorerSettings
 from ablate.evaluate.statistics import DomainScore
@@ -36,6 +36,7 @@ from ablate.search.journal import Scored
 from ablate.search.questions import Question, Questions
 
 ERROR_LENGTH = 500
+OWN_CODE = f"{OwnCodeError.__module__}.{OwnCodeError.__qualname__}: "
 FINISHED: str = Searcher.FINISHED
 
 
@@ -305,7 +306,7 @@ class _Watch(_DriverOnly, tune.Callback):  # type: ignore[misc]
             return
         lines = text.strip().splitlines() or ["the evaluator died"]
         reason = "it took longer than trial.timeout_seconds" if hung else lines[-1].strip()
-        self._asker.fail(trial.trial_id, reason[:ERROR_LENGTH])
+        self._asker.fail(trial.trial_id, reason.removeprefix(OWN_CODE)[:ERROR_LENGTH])
 
 
 def _lacked_memory(text: str) -> bool:

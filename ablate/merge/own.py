@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from ablate.errors import RunError
+from ablate.errors import OwnCodeError, RunError
 from ablate.plugins import named_errors
 
 
 def checked(name: str, function: Callable[..., Any]) -> Callable[..., None]:
     """Return the function with its work looked at: `out` holds what stood there before it.
 
-    Raises RunError, that of one trial, where it raises, returns something, changes the shape of
-    `out`, or leaves elements of it unwritten or not finite.
+    Raises OwnCodeError where it raises, and RunError where it returns something, changes the shape
+    of `out`, or leaves elements of it unwritten or not finite: errors of one trial.
     """
 
     @functools.wraps(function)
@@ -25,7 +25,7 @@ def checked(name: str, function: Callable[..., Any]) -> Callable[..., None]:
     ) -> None:
         shape = out.shape
         out.fill_(torch.nan)
-        with named_errors(f"merge method '{name}' must merge {len(members)} members", RunError):
+        with named_errors(f"merge method '{name}' must merge {len(members)} members", OwnCodeError):
             returned = function(out, members, weights, **named)
         if returned is not None and returned is not out:
             raise RunError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 import ray
 from ray._private.internal_api import node_stats
-from ray.cluster_utils import AutoscalingCluster
 from ray.cluster_utils import Cluster as RayNodes
 
 from ablate import engine
@@ -23,6 +23,7 @@ from ablate.resources import Cluster
 from ablate.study import load_study
 from bench.tune import make_pool
 from tests.faults.disturbing import LONGER, Run, injections, lines, numbers
+from tests.faults.fake_nodes import FakeNodes
 
 pytestmark = [pytest.mark.multinode, pytest.mark.faults]
 WHERE = {
@@ -182,21 +183,15 @@ def test_more_runs_than_nodes_are_trained_in_turn(
 
 
 def test_an_autoscaling_cluster_is_asked_for_nodes_and_waited_for(
-    place: Path, calm: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    place: Path,
+    calm: dict[str, Any],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    cluster = AutoscalingCluster(
-        head_resources={"CPU": 0},
-        worker_node_types={
-            "cpu_node": {
-                "resources": {"CPU": 1, "object_store_memory": 200_000_000},
-                "node_config": {},
-                "min_workers": 0,
-                "max_workers": 2,
-            }
-        },
-        autoscaler_v2=False,
-    )
+    # Ray calls itself by name to start its head, and to stop every Ray of this machine first.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    cluster = FakeNodes(cpus=1, count=2, store_bytes=200_000_000)
     cluster.start()
     try:
         where = Cluster.model_validate(

@@ -19,7 +19,7 @@ REASONS = {
     "hang": "longer than trial.timeout_seconds",
     "kill": "died",
     "exit": "died",
-    "nan": "losses must be finite",
+    "nan": "must fill `out` with finite numbers",
     "memory": "MemoryError",
 }
 

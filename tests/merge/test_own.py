@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ablate.errors import RunError, StudyError
+from ablate.errors import OwnCodeError, RunError, StudyError
 from ablate.merge import MergeInputs, check_options, merge_method, run_method, typed_options
 from ablate.merge.own import checked
 
@@ -74,6 +74,8 @@ def test_what_is_no_merge_is_never_scored(function: Callable[..., Any], said: st
     with pytest.raises(RunError, match="merge method 'own:f' must") as caught:
         merge(function)
     assert said in str(caught.value)
+    # What raised may pass, and is tried again; a wrong result will be wrong again.
+    assert isinstance(caught.value, OwnCodeError) == ("Error: " in said)
 
 
 def test_a_study_s_own_function_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
