@@ -23,7 +23,7 @@ from ablate.validate.headline import (
 )
 from ablate.validate.predictor import Predictor
 from ablate.validate.statistics import AgreementWithin, Estimate, agree, agree_over, agree_within
-from ablate.validate.subjects import BASELINES, MERGE, OBJECTIVE, Subject, features
+from ablate.validate.subjects import BASELINES, MERGE, OBJECTIVE, Subject, fitted_features
 
 Estimates = Mapping[str, Estimate]
 LEVEL = 0.95
@@ -277,7 +277,9 @@ def fit_trained(
         return {}, None
     subjects = [one.subject for one in trained]
     truth = _truth(trained, domains)
-    fits = {name: calibrate(features(subjects, name), losses) for name, losses in truth.items()}
+    fits = {
+        name: calibrate(fitted_features(subjects, name), losses) for name, losses in truth.items()
+    }
     return fits, combine({name: fits[name] for name in weights}, weights)
 
 

@@ -134,10 +134,8 @@ def features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
     """
     parts = [dict(one.mixture.weights) for one in of]
     partitions = sorted({name for weights in parts for name in weights})
-    # Other merges are scored of some mixtures only, and the rest would have no prediction.
-    shared = [
-        name for name in (MERGE, ENSEMBLE, MEAN, LOWEST) if all(name in one.proxies for one in of)
-    ]
+    names = [MERGE, ENSEMBLE, MEAN, LOWEST, *sorted(_others(of))]
+    shared = [name for name in names if all(name in one.proxies for one in of)]
     return {
         **{name: np.array([one.proxies[name][target] for one in of]) for name in shared},
         "size": np.log([one.size for one in of]),
@@ -152,6 +150,20 @@ def features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
             for name in partitions
         },
     }
+
+
+def _others(of: Sequence[Subject]) -> set[str]:
+    known = {MERGE, ENSEMBLE, LOGIT_ENSEMBLE, *BASELINES}
+    return {name for one in of for name in one.proxies} - known
+
+
+def fitted_features(of: Sequence[Subject], target: str) -> dict[str, np.ndarray]:
+    """Return the features that a calibration is fitted to.
+
+    Other merges are scored of some mixtures only, and the rest would have no prediction.
+    """
+    others = _others(of)
+    return {name: each for name, each in features(of, target).items() if name not in others}
 
 
 def _proxies(rows: Sequence[Trial], merges: Sequence[str]) -> dict[str, ByTarget]:
