@@ -60,7 +60,7 @@ class RunError(AblateError):
 
 
 class OwnCodeError(RunError):
-    """A function of the user's own raised, as it may not do when it is called again."""
+    """A function of the user's own raised: it may not do so when it is called again."""
 
 
 def close_to(word: str, known: Iterable[str]) -> str:

@@ -48,7 +48,8 @@ def resolve_folder(
 ) -> Path:
     """Return the folder of a checkpoint; a hub id is downloaded where no such path exists.
 
-    `revision` is the commit of a hub id's files, by default the newest. Raises CheckpointError when it is neither.
+    `revision` is the commit of a hub id's files, by default the newest. Raises CheckpointError when
+    it is neither.
     """
     folder = fetched(path)
     if folder.is_dir():

@@ -253,12 +253,11 @@ def _seed_start(study: Study, corpus: Corpus) -> Start:
 def checkpoint_start(path: str, *, trust_remote_code: bool = False) -> Start:
     """Return a start from a checkpoint folder, marked by its files, or from a hub id's commit."""
     folder = Path(path)
-    if not folder.is_dir():
-        revision = hub_revision(path)
-        mark = fingerprint({"hub": path, "revision": revision})
-    else:
-        revision = None
+    if folder.is_dir():
         mark = _folder_mark(folder, trust_remote_code=trust_remote_code)
+        return Start(mark=mark, folder=path, trust_remote_code=trust_remote_code)
+    revision = hub_revision(path)
+    mark = fingerprint({"hub": path, "revision": revision})
     return Start(mark=mark, folder=path, revision=revision, trust_remote_code=trust_remote_code)
 
 

@@ -11,7 +11,7 @@ from ablate.evaluate.statistics import DomainScore
 from ablate.mixture import Mixture
 from ablate.search.candidates import Candidate
 from ablate.search.table import Trial
-from ablate.validate.subjects import OBJECTIVE, features, subjects
+from ablate.validate.subjects import OBJECTIVE, features, fitted_features, subjects
 
 WEIGHTS = {"x": 0.25, "y": 0.75}
 
@@ -137,3 +137,10 @@ def test_features_are_those_that_all_mixtures_have() -> None:
     assert {"members_worst", "seed"} & set(columns) == set()
     assert "logit_ensemble" not in features(known[:1], "x")
     assert np.allclose(np.sort(columns["merge"]), [3.0, 3.3])
+
+
+def test_nothing_is_fitted_to_other_merges() -> None:
+    """They are scored of some mixtures only; earlier fits that ask for them are still answered."""
+    known = list(subjects(table(), ("linear", "ties"), WEIGHTS).values())
+    asked, fitted = features(known, "x"), fitted_features(known, "x")
+    assert asked.keys() - fitted.keys() == {"ties"} and {"merge", "ensemble"} <= fitted.keys()
