@@ -178,7 +178,10 @@ def test_the_leaderboard_ranks_by_predictions_and_says_so(
     assert foretold is not None  # what a search hears, of single units too
     assert [foretold(row.candidate) for row in board.mixtures] == pytest.approx(losses)
     table = rows(ran, "proxy")
-    assert all(row["predicted/reference"] is not None for row in table)
+    merged = {mixture(row) for row in table if row["merge"] == "linear"}
+    assert len(merged) > 10
+    for row in table:  # other tests score one mixture by its units' probabilities only
+        assert (row["predicted/reference"] is not None) == (mixture(row) in merged)
     assert status(study(ran, ASKED)).next == "export"
 
 
