@@ -24,7 +24,15 @@ from ablate.search.algorithms import (
 )
 from ablate.search.conversation import Conversation, Pause
 from ablate.search.predictors.pairwise import pairwise
-from ablate.search.spaces import Partitions, Space, SubsetSpace, make_space, subset_space
+from ablate.search.spaces import (
+    Partitions,
+    SimplexSpace,
+    Space,
+    SubsetSpace,
+    make_space,
+    subset_space,
+)
+from ablate.search.spaces.projection import project, rescale
 from ablate.study import SpaceSettings
 
 NAMES = "abcdefg"
@@ -138,15 +146,51 @@ def test_the_surrogate_finds_the_best_subset_in_a_quarter_of_the_space() -> None
     assert min(found) == min(float(value(subsets.mixture(members))) for members in subsets)
 
 
-def test_the_gradient_descends_a_bowl_to_its_bottom() -> None:
-    bottom = {"b": 0.5, "d": 0.3, "f": 0.2}
-    talk = Conversation(ALGORITHMS["gradient"](task(SIMPLICES[0], 30)), 30)
+BOUNDS = [
+    {},
+    {"b": (0.0, 0.25)},  # the bottom lies outside
+    {"b": (0.0, 0.25), "d": (0.0, 0.25), "a": (0.15, 1.0)},
+    dict.fromkeys("bdf", (0.0, 0.2)),
+]
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_the_gradient_descends_a_bowl_to_its_lowest_legal_point(
+    bounds: dict[str, tuple[float, float]],
+) -> None:
+    bottom = {"a": 0.05, "b": 0.45, "c": 0.04, "d": 0.3, "e": 0.03, "f": 0.1, "g": 0.03}
+    rules = SpaceSettings(kind="simplex", bounds=bounds)
+    where = np.array([bottom[name] for name in NAMES])
+    legal = space(rules)
+    assert isinstance(legal, SimplexSpace)
+    lowest = project(where, np.array(legal.lower), np.array(legal.upper))
+    talk = Conversation(ALGORITHMS["gradient"](task(rules, 30)), 30)
     found = []
     while isinstance(step := talk.next(), Mixture):
-        gaps = {n: dict(step.weights).get(n, 0.0) - bottom.get(n, 0.0) for n in NAMES}
-        found.append(sum(gap**2 for gap in gaps.values()))
-        talk.result(step, Value(found[-1], gradient={n: 2 * gap for n, gap in gaps.items()}))
-    assert min(found) < 1e-3 < found[0]
+        gaps = np.array([dict(step.weights).get(name, 0.0) for name in NAMES]) - where
+        found.append(float(gaps @ gaps))
+        slopes = dict(zip(NAMES, 2 * gaps, strict=True))
+        talk.result(step, Value(found[-1], gradient=slopes))
+    least = float((lowest - where) @ (lowest - where))
+    assert least - 1e-12 <= min(found) < least + 1e-4 * (found[0] - least)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(1e-6, 1), st.floats(0, 0.1), st.floats(0.2, 1)), min_size=5, max_size=9
+    )
+)
+def test_a_rescaled_point_is_the_nearest_by_ratio(rows: list[tuple[float, float, float]]) -> None:
+    weights, lower, upper = np.array(rows).T
+    found = rescale(weights, lower, upper)
+    assert found.sum() == pytest.approx(1, abs=1e-9)
+    assert (found >= lower).all() and (found <= upper).all()
+    factors = found / weights
+    free = (found > lower) & (found < upper)
+    for factor in factors[free]:  # what no bound holds has one factor; bounds hold the others back
+        assert factors[free] == pytest.approx(factor)
+        assert (factors[found == upper] <= factor * (1 + 1e-9)).all()
+        assert (factors[(found == lower) & (lower > 0)] >= factor * (1 - 1e-9)).all()
 
 
 def test_greedy_finds_the_best_of_an_additive_function() -> None:

@@ -3,7 +3,9 @@
 One backward pass at the merged model gives the derivative of the objective with respect to every
 mixture weight (`evaluate/slope.py`). Steps are multiplicative, w_k proportional to
 w_k exp(-rate g_k) (Kivinen and Warmuth, Exponentiated gradient, 1997; Beck and Teboulle, Mirror
-descent, 2003): longer after a success, shorter after a failure, always from the best mixture.
+descent, 2003), with bounds kept as in that geometry: what no bound holds keeps its ratios. Steps are
+longer after a success, shorter after a failure, always from the best mixture, and their length is
+that of the weights that may move: a weight at its bound that would go on has no say in it.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import numpy as np
 from ablate.mixture import Mixture
 from ablate.search.algorithms.task import Task, Value
 from ablate.search.spaces import SimplexSpace, vector
+from ablate.search.spaces.projection import rescale
+from ablate.search.spaces.simplex import SLACK
 
 FIRST_STEP = 1.0  # largest change of a log weight in a first step
 GROW, SHRINK = 1.6, 0.35
 SMALLEST_STEP, LONGEST_STEP = 1e-3, 20.0
-REVIVED = 1e-3  # weight from which a partition that has none may grow again
+FARTHEST = 50.0  # change of a log weight in a step that no bound holds
 DRAWS = 64
 TRIALS_EACH, MOST_AT_ONCE = 50, 64  # one descent for so many trials; at most so many
 
@@ -102,16 +106,54 @@ class _Descent:
             mixture, value = self._best
             slopes = value.gradient or {}
             slope = np.array([slopes.get(name, 0.0) for name in self._space.names])
-            slope = slope - slope.mean()
-            rate = self._step / max(float(np.abs(slope).max()), 1e-12)
-            change = -rate * slope
-            lift = np.exp(change - change.max())
-            weights = np.maximum(vector(self._space, mixture), REVIVED) * lift
-            found = self._space.nearest(weights / weights.sum())
+            found = self._downhill(vector(self._space, mixture), slope)
             if found.key() not in seen:
                 return found
             self._step *= SHRINK
         return None
+
+    def _downhill(self, here: np.ndarray, slope: np.ndarray) -> Mixture:
+        """Return the mixture a step from `here`, both [names].
+
+        Who is in and would fall below its least weight leaves; who is not may grow from there.
+        """
+        least, most = np.array(self._space.lower), np.array(self._space.upper)
+        floor = np.array(
+            [
+                low if name in self._space.required else 0.0
+                for name, low in zip(self._space.names, least, strict=True)
+            ]
+        )
+        base = np.maximum(here, least)
+        over = slope - _level(slope, base, least, most)
+        moves = _may_move(over, base, least, most)
+        rate = self._step / max(float(np.abs(over[moves]).max(initial=0.0)), 1e-12)
+        wanted = base * np.exp(np.clip(-rate * over, -FARTHEST, FARTHEST))
+        reached = rescale(wanted, floor, most)
+        return self._space.in_ratio(np.where((reached <= least) & (floor == 0), 0.0, reached))
+
+
+def _level(slope: np.ndarray, weights: np.ndarray, least: np.ndarray, most: np.ndarray) -> float:
+    """Return the slope at which a weight is neither raised nor lowered, all arrays [names].
+
+    It is the mean over the weights that may move, found by leaving out those that a bound holds.
+    """
+    level = float(np.average(slope, weights=weights))
+    for _ in slope:
+        moves = _may_move(slope - level, weights, least, most)
+        found = float(np.average(slope[moves], weights=weights[moves])) if moves.any() else level
+        if found == level:
+            break
+        level = found
+    return level
+
+
+def _may_move(
+    over: np.ndarray, weights: np.ndarray, least: np.ndarray, most: np.ndarray
+) -> np.ndarray:
+    """Return which weights no bound holds, `over` being their slopes above the level."""
+    at_least, at_most = weights <= least + SLACK, weights >= most - SLACK
+    return ~((at_least & (over >= 0)) | (at_most & (over <= 0)))
 
 
 def descents_at_once(trials: int) -> int:

@@ -15,10 +15,11 @@ import numpy as np
 from ablate.errors import StudyError
 from ablate.mixture import Mixture
 from ablate.search.spaces.partitions import Partitions
-from ablate.search.spaces.projection import project
+from ablate.search.spaces.projection import project, rescale
 from ablate.study import SpaceSettings
 
 SLACK = 1e-9  # rounding that a sum or a bound may have
+TINY = 1e-12  # weight of a member that rules ask for, among those that are wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +80,18 @@ class SimplexSpace:
         sizes and limits allow.
         """
         wanted = dict(zip(self.names, map(float, weights), strict=True))
-        least = dict(zip(self.names, self.lower, strict=True))
-        order = sorted(self.names, key=lambda name: (-wanted[name], name))
-        size = sum(wanted[name] > 0 and wanted[name] >= least[name] / 2 for name in self.names)
-        members = self._members(order, size) or self._members(self._safe_order, size)
-        if members is None:
-            raise StudyError("search.space must hold a mixture; loosen its rules")
-        return self._on(members, wanted)
+        return self._on(self._chosen(wanted), wanted)
+
+    def in_ratio(self, weights: np.ndarray) -> Mixture:
+        """Return a legal mixture with the members of `nearest`, in the ratios of `weights`.
+
+        Bounds hold some back; the others keep their ratios, where `nearest` keeps differences.
+        """
+        wanted = dict(zip(self.names, map(float, weights), strict=True))
+        members = sorted(self._chosen(wanted))
+        low, high = self._bounds_of(members)
+        target = np.array([max(wanted[name], TINY) for name in members])
+        return _mixture(members, rescale(target, low, high))
 
     @property
     def _safe_order(self) -> list[str]:
@@ -105,14 +111,25 @@ class SimplexSpace:
 
     def _on(self, members: Sequence[str], wanted: Mapping[str, float]) -> Mixture:
         """Return the nearest legal proportions on a member set."""
-        bounds = dict(zip(self.names, zip(self.lower, self.upper, strict=True), strict=True))
         ordered = sorted(members)
         target = np.array([wanted.get(name, 0.0) for name in ordered])
         total = target.sum()
         target = target / total if total > 0 else np.full(len(ordered), 1 / len(ordered))
-        low = np.array([bounds[name][0] for name in ordered])
-        high = np.array([bounds[name][1] for name in ordered])
-        return Mixture.of(dict(zip(ordered, project(target, low, high).tolist(), strict=True)))
+        return _mixture(ordered, project(target, *self._bounds_of(ordered)))
+
+    def _bounds_of(self, members: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        places = [self.names.index(name) for name in members]
+        return np.array(self.lower)[places], np.array(self.upper)[places]
+
+    def _chosen(self, wanted: Mapping[str, float]) -> tuple[str, ...]:
+        """Return the members of the legal mixture that is near `wanted`."""
+        least = dict(zip(self.names, self.lower, strict=True))
+        order = sorted(self.names, key=lambda name: (-wanted[name], name))
+        size = sum(wanted[name] > 0 and wanted[name] >= least[name] / 2 for name in self.names)
+        members = self._members(order, size) or self._members(self._safe_order, size)
+        if members is None:
+            raise StudyError("search.space must hold a mixture; loosen its rules")
+        return members
 
     def _members(self, order: Sequence[str], size: int) -> tuple[str, ...] | None:
         """Return a legal member set of about `size`, taken from the front of `order`.
@@ -167,6 +184,10 @@ class SimplexSpace:
     @property
     def _limit(self) -> float:
         return math.inf if self.max_tokens is None else self.max_tokens
+
+
+def _mixture(members: Sequence[str], weights: np.ndarray) -> Mixture:
+    return Mixture.of(dict(zip(members, weights.tolist(), strict=True)))
 
 
 def simplex_space(settings: SpaceSettings, partitions: Partitions) -> SimplexSpace:
