@@ -21,6 +21,7 @@ from ablate.search.spaces.simplex import SLACK
 FIRST_STEP = 1.0  # largest change of a log weight in a first step
 GROW, SHRINK = 1.6, 0.35
 SMALLEST_STEP, LONGEST_STEP = 1e-3, 20.0
+SMALLEST_GAIN = 1e-5  # nats that the slopes promise of a step: with less a descent is at its end
 FARTHEST = 50.0  # change of a log weight in a step that no bound holds
 DRAWS = 64
 TRIALS_EACH, MOST_AT_ONCE = 50, 64  # one descent for so many trials; at most so many
@@ -76,7 +77,7 @@ class Gradient:
 
 
 class _Descent:
-    """Steps downhill from one start until they are too small to matter."""
+    """Steps downhill from one start until they promise too little to matter."""
 
     def __init__(self, space: SimplexSpace) -> None:
         self._space = space
@@ -106,7 +107,10 @@ class _Descent:
             mixture, value = self._best
             slopes = value.gradient or {}
             slope = np.array([slopes.get(name, 0.0) for name in self._space.names])
-            found = self._downhill(vector(self._space, mixture), slope)
+            here = vector(self._space, mixture)
+            found = self._downhill(here, slope)
+            if slope @ (here - vector(self._space, found)) < SMALLEST_GAIN:
+                break
             if found.key() not in seen:
                 return found
             self._step *= SHRINK
