@@ -13,7 +13,7 @@ from ablate.corpus import Corpus
 from ablate.harmless import visible
 from ablate.report.wording import count, objective_kind
 from ablate.search.candidates import ENSEMBLE
-from ablate.search.leaderboard import Leaderboard
+from ablate.search.leaderboard import APART, Leaderboard
 from ablate.search.leaders import leaders_of
 from ablate.search.spaces import SubsetSpace
 from ablate.search.table import Trial
@@ -103,7 +103,8 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
         table.add_column(title, justify="right")
     for size in board.best_of_size:
         rows = [row for row in board.mixtures if row.size == size]
-        for rank, row in enumerate(rows[:per_size], start=1):
+        shown = board.apart(rows, per_size)
+        for rank, row in shown:
             table.add_row(
                 f"{size}" if rank == 1 else "",
                 f"{rank}/{len(rows)}",
@@ -112,8 +113,10 @@ def ranking(board: Leaderboard, per_size: int = SHOWN_PER_SIZE) -> list[Table | 
                 f"{row.objective:.4f}",
                 "" if row.member_objective is None else f"{row.member_objective:.4f}",
                 _ensemble(row, board),
-                end_section=rank == min(per_size, len(rows)),
+                end_section=rank == shown[-1][0],
             )
+        if shown[-1][0] > len(shown) or len(shown) < min(per_size, len(rows)):
+            table.caption = f"Proportions within {APART:.0%} of those above them are left out."
     return [table, *_pareto(board), Text(reading(board))]
 
 

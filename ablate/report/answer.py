@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -181,9 +181,8 @@ def _same(one: Trial, other: Trial) -> bool:
 def _rivals(
     board: Leaderboard, best: Trial, everything: Trial | None
 ) -> list[tuple[str, Trial | None]]:
-    others = board.mixtures[1:]
-    runner_up = next(iter(others), None)
-    of_size = next((row for row in others if row.size == best.size), None)
+    runner_up = _second(board, board.mixtures)
+    of_size = _second(board, [row for row in board.mixtures if row.size == best.size])
     return [
         (EVERYTHING, everything),
         (SINGLE, _single(board)),
@@ -191,6 +190,11 @@ def _rivals(
         (RUNNER_UP_OF_SIZE, None if of_size is runner_up else of_size),
         (SEED, _lowest(board, (row for row in board.trials if row.candidate.kind == "seed"))),
     ]
+
+
+def _second(board: Leaderboard, rows: Sequence[Trial]) -> Trial | None:
+    """Return the first of ranked rows that is not almost the same as the best one."""
+    return next((row for _, row in board.apart(rows, 2)[1:]), None)
 
 
 def _everything(board: Leaderboard) -> Trial | None:

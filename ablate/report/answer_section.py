@@ -9,7 +9,6 @@ from ablate.report.answer import (
     RUNNER_UP_OF_SIZE,
     SEED,
     SINGLE,
-    Answer,
     Comparison,
 )
 from ablate.report.checks import interval
@@ -25,11 +24,17 @@ from ablate.report.wording import (
     plural,
     signed,
 )
+from ablate.search.leaderboard import APART
+from ablate.search.spaces import SubsetSpace
 
 PAIRED = (
     "Paired over the same text; each row by itself, without allowance for the best having been "
     "chosen from many. Merges of another size are not comparable as they stand: the average of many "
     "models stays nearer to the seed than a model trained on all their text."
+)
+NEAR = (
+    f" Proportions within {APART:.0%} of the best one are none of its runners-up: a search ends in "
+    "steps that small."
 )
 CALIBRATED = (
     "Predictions of the loss of a model truly trained on the mixture, by the calibration that "
@@ -50,7 +55,7 @@ def answer_section(content: ReportContent) -> Html:
             paragraph(*_sure(content)),
             element("div", *_limits(content), class_="note"),
             _shares(content),
-            _comparisons(answer),
+            _comparisons(content),
         ]
     return section("answer", "The answer", *said, *_failures(content))
 
@@ -207,7 +212,8 @@ def _shares(content: ReportContent) -> Html:
     return joined([element("h3", "Its proportions"), shown, *(rest if len(bars) > BARS else [])])
 
 
-def _comparisons(answer: Answer) -> Html:
+def _comparisons(content: ReportContent) -> Html:
+    answer = content.answer
     rows = [
         (
             item.kind,
@@ -224,8 +230,10 @@ def _comparisons(answer: Answer) -> Html:
     value = ("predicted", "trained") if answer.calibrated else ("objective",)
     tests = () if answer.calibrated else ("95 % interval", "P(best is lower)", "")
     heads = ("against", "mixture", *value, "best minus it", "perplexity", *tests)
-    note = paragraph(CALIBRATED if answer.calibrated else PAIRED, class_="small")
-    return joined([table(heads, rows, caption="The best mixture beside others", texts=2), note])
+    note = CALIBRATED if answer.calibrated else PAIRED
+    note += "" if isinstance(content.board.space, SubsetSpace) else NEAR
+    beside = table(heads, rows, caption="The best mixture beside others", texts=2)
+    return joined([beside, paragraph(note, class_="small")])
 
 
 def signed_percent(share: float) -> str:

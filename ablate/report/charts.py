@@ -10,7 +10,6 @@ from ablate.report import agreement as agreed
 from ablate.report import figures
 from ablate.report.content import ReportContent
 from ablate.report.html import Html, element, joined
-from ablate.report.ranking import TOP
 from ablate.report.wording import unlike
 from ablate.search import plots
 from ablate.search.table import Trial
@@ -50,7 +49,7 @@ def figures_of(content: ReportContent) -> dict[str, Any]:
     leaders = answer.leaders.keys if answer.leaders else frozenset()
     found: dict[str, Any] = {}
     if content.places:
-        top = [item for item in content.places if item.rank <= TOP]
+        top = [item for item in content.places if item.leading]
         firsts = [item for item in content.places if item.best_of_size]
         worth = ((row, board.worth(row)) for row in board.mixtures)
         found["ranking"] = figures.ranking(top, board.ranked_by)

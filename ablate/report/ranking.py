@@ -23,7 +23,7 @@ class Placed:
 
     [lower, upper] is its objective give or take the paired interval of its distance from the best
     one (None where the sums were not kept, and for the best itself); on a calibrated board, the
-    interval of its prediction.
+    interval of its prediction. `leading` are the first that are not almost the same.
     """
 
     rank: int
@@ -38,6 +38,7 @@ class Placed:
     probability: float | None
     leads: bool
     best_of_size: bool
+    leading: bool
     members: float | None
     ensemble: float | None
 
@@ -45,18 +46,19 @@ class Placed:
 def placed(
     board: Leaderboard, leaders: Leaders | None, level: float = 0.95, top: int = TOP
 ) -> tuple[Placed, ...]:
-    """Return the first `top` mixtures and the best of each size, best first.
+    """Return the first `top` mixtures that differ and the best of each size, best first.
 
     Those that a calibrated board has no prediction of are left out.
     """
     rows = [row for row in board.mixtures if board.worth(row) is not None]
     firsts = {row.candidate.key for row in board.best_of_size.values()}
-    shown = list(enumerate(rows[:top], start=1))
+    leading = board.apart(rows, top)
+    held = {rank for rank, _ in leading}
     late = [(rank, row) for rank, row in enumerate(rows, start=1)
-            if rank > top and row.candidate.key in firsts]  # fmt: skip
+            if rank not in held and row.candidate.key in firsts]  # fmt: skip
     return tuple(
-        _placed(board, rank, row, leaders, row.candidate.key in firsts, level)
-        for rank, row in [*shown, *_spread(late, MOST_SIZES)]
+        _placed(board, rank, row, leaders, row.candidate.key in firsts, rank in held, level)
+        for rank, row in sorted([*leading, *_spread(late, MOST_SIZES)], key=lambda item: item[0])
     )
 
 
@@ -68,7 +70,13 @@ def _spread(items: Sequence[tuple[int, Trial]], most: int) -> list[tuple[int, Tr
 
 
 def _placed(
-    board: Leaderboard, rank: int, row: Trial, leaders: Leaders | None, first: bool, level: float
+    board: Leaderboard,
+    rank: int,
+    row: Trial,
+    leaders: Leaders | None,
+    first: bool,
+    leading: bool,
+    level: float,
 ) -> Placed:
     best = board.mixtures[0]
     value, least = board.worth(row), board.worth(best)
@@ -91,6 +99,7 @@ def _placed(
         probability=None if beside is None else beside.probability,
         leads=leaders is not None and row.candidate.key in leaders.keys,
         best_of_size=first,
+        leading=leading,
         members=row.member_objective,
         ensemble=None if ensemble is None else ensemble.objective,
     )

@@ -26,6 +26,8 @@ from ablate.search.thinning import thinned
 if TYPE_CHECKING:
     import pandas as pd
 
+APART = 0.02  # share of the weight that two rows must place elsewhere to be shown beside each other
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
@@ -110,6 +112,20 @@ class Leaderboard:
         for row in self.mixtures:
             found.setdefault(row.size, row)
         return dict(sorted(found.items()))
+
+    def apart(self, rows: Sequence[Trial], most: int) -> list[tuple[int, Trial]]:
+        """Return the first `most` of `rows` that tell something new, each with its place from one.
+
+        Proportions within APART of a row before are left out: a search's last steps are that near.
+        """
+        found: list[tuple[int, Trial]] = []
+        subsets = isinstance(self.space, SubsetSpace)
+        for place, row in enumerate(rows, start=1):
+            if len(found) == most:
+                break
+            if subsets or all(_distance(row, other) >= APART for _, other in found):
+                found.append((place, row))
+        return found
 
     @property
     def failed(self) -> tuple[Trial, ...]:
@@ -334,3 +350,10 @@ def _rank_key(row: Trial, calibrated: bool) -> tuple[float, float, tuple[str, ..
     found = row.predicted_objective if calibrated else None
     objective = math.inf if row.objective is None else row.objective
     return math.inf if found is None else found.loss, objective, row.partitions
+
+
+def _distance(one: Trial, other: Trial) -> float:
+    """Return the share of the weight that two mixtures place elsewhere (total variation)."""
+    assert one.candidate.mixture is not None and other.candidate.mixture is not None
+    left, right = dict(one.candidate.mixture.weights), dict(other.candidate.mixture.weights)
+    return sum(abs(left.get(n, 0.0) - right.get(n, 0.0)) for n in left.keys() | right.keys()) / 2

@@ -401,6 +401,37 @@ def test_proportions_have_no_partition_effects_and_say_why(maker: Maker) -> None
     assert "The mixture of all partitions is not scored" in text
 
 
+def test_proportions_that_are_almost_the_same_are_shown_once(maker: Maker) -> None:
+    ends = [0.5, 0.505, 0.515, 0.53, 0.7, 0.701]  # of the first partition; the rest is the second's
+    mixtures = [Mixture.of({NAMES[0]: share, NAMES[1]: 1 - share}) for share in ends]
+    board = maker.board(mixtures, "simplex")
+    rows = [row for row in board.mixtures if row.size == 2]
+    first = [dict(row.candidate.mixture.weights)[NAMES[0]] for row in rows if row.candidate.mixture]
+    assert sorted(first) == pytest.approx(ends)
+    kept = [place for place, _ in board.apart(rows, 9)]
+    for place, share in enumerate(first, start=1):
+        near = [abs(share - first[other - 1]) < 0.02 for other in kept if other < place]
+        assert any(near) == (place not in kept)
+    assert 2 < len(kept) < 5 and [place for place, _ in board.apart(rows, 2)] == kept[:2]
+    subsets = maker.board(maker.subsets())
+    assert [place for place, _ in subsets.apart(subsets.mixtures, 4)] == [1, 2, 3, 4]
+
+    content = maker.content(board)
+    hidden = {row.candidate.key for place, row in enumerate(rows, start=1) if place not in kept}
+    assert not hidden & {item.key for item in content.places}
+    assert all(item.row.candidate.key not in hidden for item in content.answer.comparisons)
+    assert "within 2% of the best one are none of its runners-up" in "".join(
+        Page(render(content)).text
+    )
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for table in ranking(board):
+        console.print(table)
+    text = console.export_text()
+    for place in range(1, 7):
+        assert (f"{place}/6" in text) == (place in kept[:3])
+    assert "Proportions within 2% of those above them are left out." in text
+
+
 def test_a_board_of_failed_trials_renders(maker: Maker) -> None:
     rows = [replace(row, error="ran out of memory", objective=None, scores={})
             for row in maker.board(maker.subsets()).trials]  # fmt: skip
