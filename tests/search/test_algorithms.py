@@ -146,6 +146,17 @@ def test_the_surrogate_finds_the_best_subset_in_a_quarter_of_the_space() -> None
     assert min(found) == min(float(value(subsets.mixture(members))) for members in subsets)
 
 
+def test_the_gradient_descends_a_bowl_to_its_bottom() -> None:
+    bottom = {"b": 0.5, "d": 0.3, "f": 0.2}
+    talk = Conversation(ALGORITHMS["gradient"](task(SIMPLICES[0], 30)), 30)
+    found = []
+    while isinstance(step := talk.next(), Mixture):
+        gaps = {n: dict(step.weights).get(n, 0.0) - bottom.get(n, 0.0) for n in NAMES}
+        found.append(sum(gap**2 for gap in gaps.values()))
+        talk.result(step, Value(found[-1], gradient={n: 2 * gap for n, gap in gaps.items()}))
+    assert min(found) < 1e-3 < found[0]
+
+
 BOUNDS = [
     {},
     {"b": (0.0, 0.25)},  # the bottom lies outside

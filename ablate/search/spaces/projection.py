@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+TINY = 1e-12
+
 
 def project(weights: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Return the nearest point x with lower <= x <= upper and sum(x) = 1, float64 [n].
@@ -16,18 +18,20 @@ def project(weights: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.nda
     Raises ValueError when no such point exists.
     """
     _require_room(lower, upper)
-    breaks = np.unique(np.concatenate([weights - upper, weights - lower]))
-    shift = _crossing(-breaks[::-1], lambda t: np.clip(weights + t, lower, upper))
+    breaks = np.unique(np.concatenate([lower - weights, upper - weights]))
+    shift = _crossing(breaks, lambda t: np.clip(weights + t, lower, upper))
     return np.asarray(np.clip(weights + shift, lower, upper))
 
 
 def rescale(weights: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Return the point x nearest by Kullback-Leibler divergence from `weights` > 0, float64 [n].
+    """Return the point x nearest by Kullback-Leibler divergence from `weights` >= 0, float64 [n].
 
     lower <= x <= upper, sum(x) = 1; x_i = clip(c w_i, l_i, u_i) for one factor c, found exactly as
-    in `project`: what no bound holds keeps its ratios. Raises ValueError when no such point exists.
+    in `project`: what no bound holds keeps its ratios. A weight of zero counts as TINY. Raises
+    ValueError when no such point exists.
     """
     _require_room(lower, upper)
+    weights = np.maximum(weights, TINY)
     breaks = np.unique(np.concatenate([lower / weights, upper / weights]))
     factor = _crossing(breaks, lambda c: np.clip(c * weights, lower, upper))
     return np.asarray(np.clip(factor * weights, lower, upper))

@@ -7,7 +7,7 @@ simplices with bounds, one for every member set.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,10 @@ from ablate.search.spaces.partitions import Partitions
 from ablate.search.spaces.projection import project, rescale
 from ablate.study import SpaceSettings
 
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Weights, their lower and their upper bounds, to weights within them of sum one, all [members]."""
+
 SLACK = 1e-9  # rounding that a sum or a bound may have
-TINY = 1e-12  # weight of a member that rules ask for, among those that are wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,9 @@ class SimplexSpace:
         if members is None:
             return None
         return self._on(
-            members, dict(zip(members, rng.dirichlet(np.ones(len(members))), strict=True))
+            members,
+            dict(zip(members, rng.dirichlet(np.ones(len(members))), strict=True)),
+            project,
         )
 
     def nearest(self, weights: np.ndarray) -> Mixture:
@@ -80,7 +84,7 @@ class SimplexSpace:
         sizes and limits allow.
         """
         wanted = dict(zip(self.names, map(float, weights), strict=True))
-        return self._on(self._chosen(wanted), wanted)
+        return self._on(self._chosen(wanted), wanted, project)
 
     def in_ratio(self, weights: np.ndarray) -> Mixture:
         """Return a legal mixture with the members of `nearest`, in the ratios of `weights`.
@@ -88,10 +92,7 @@ class SimplexSpace:
         Bounds hold some back; the others keep their ratios, where `nearest` keeps differences.
         """
         wanted = dict(zip(self.names, map(float, weights), strict=True))
-        members = sorted(self._chosen(wanted))
-        low, high = self._bounds_of(members)
-        target = np.array([max(wanted[name], TINY) for name in members])
-        return _mixture(members, rescale(target, low, high))
+        return self._on(self._chosen(wanted), wanted, rescale)
 
     @property
     def _safe_order(self) -> list[str]:
@@ -109,17 +110,16 @@ class SimplexSpace:
             np.array([(1 - step) * here.get(n, 0.0) + step * other.get(n, 0.0) for n in self.names])
         )
 
-    def _on(self, members: Sequence[str], wanted: Mapping[str, float]) -> Mixture:
-        """Return the nearest legal proportions on a member set."""
+    def _on(self, members: Sequence[str], wanted: Mapping[str, float], onto: Fit) -> Mixture:
+        """Return the legal proportions on a member set that `onto` finds near those wanted."""
         ordered = sorted(members)
         target = np.array([wanted.get(name, 0.0) for name in ordered])
         total = target.sum()
         target = target / total if total > 0 else np.full(len(ordered), 1 / len(ordered))
-        return _mixture(ordered, project(target, *self._bounds_of(ordered)))
-
-    def _bounds_of(self, members: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        places = [self.names.index(name) for name in members]
-        return np.array(self.lower)[places], np.array(self.upper)[places]
+        place = {name: number for number, name in enumerate(self.names)}
+        places = [place[name] for name in ordered]
+        found = onto(target, np.array(self.lower)[places], np.array(self.upper)[places])
+        return Mixture.of(dict(zip(ordered, found.tolist(), strict=True)))
 
     def _chosen(self, wanted: Mapping[str, float]) -> tuple[str, ...]:
         """Return the members of the legal mixture that is near `wanted`."""
@@ -184,10 +184,6 @@ class SimplexSpace:
     @property
     def _limit(self) -> float:
         return math.inf if self.max_tokens is None else self.max_tokens
-
-
-def _mixture(members: Sequence[str], weights: np.ndarray) -> Mixture:
-    return Mixture.of(dict(zip(members, weights.tolist(), strict=True)))
 
 
 def simplex_space(settings: SpaceSettings, partitions: Partitions) -> SimplexSpace:
